@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Settings that the policy reads.  Where they come from (ballast.conf, its
+ * drop-ins) is the daemon's business: daemon/conf.h.
+ */
+#ifndef BALLAST_CONFIG_H
+#define BALLAST_CONFIG_H
+
+#include <ballast/units.h>
+
+struct bl_policy_config {
+        uint64_t min_free;      /* bytes; BL_UNSET: ESX's sliding scale of the budget */
+        permyriad_t idle_tax;   /* Waldspurger 2002, section 5.3; ESX ships 7500 */
+        uint64_t guest_margin;  /* bytes left above a guest's need, at least */
+        permyriad_t guest_margin_ratio; /* and at least this part of its need */
+        uint64_t dead_band;     /* bytes; smaller corrections are not worth a command */
+        usec_t stuck_after;     /* no progress for this long: stuck */
+        usec_t retry_first;     /* first retry of a stuck guest; doubles */
+        usec_t retry_max;
+        usec_t settle;          /* after a command, a VM is not turned round within this time */
+
+        /* Safety mechanisms off: tests only, never set from a file.  Each has
+         * a scenario in tests/sim that fails when it is set. */
+        struct {
+                bool no_two_phase;
+                bool no_stuck_detection;
+                bool no_floors;
+                bool no_hysteresis;
+                bool no_stale_check;
+        } test;
+};
+
+/* The shipped values, each with its reason in policy/defaults.c. */
+void bl_policy_config_default(struct bl_policy_config *ret);
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The engines, as the policy names them.  Adding one: HACKING.md, "A new engine". */
+#ifndef BALLAST_ENGINE_ID_H
+#define BALLAST_ENGINE_ID_H
+
+enum bl_engine_id {
+        BL_ENGINE_BALLOON,
+        _BL_ENGINE_MAX,
+};
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What was sensed, at one instant: the only thing that the policy sees.
+ *
+ * A snapshot is plain data.  The sensing side fills it, nobody changes it
+ * afterwards, and the results of actions come back through the next one.
+ * All times are CLOCK_MONOTONIC; all sizes are bytes.
+ */
+#ifndef BALLAST_SNAPSHOT_H
+#define BALLAST_SNAPSHOT_H
+
+#include <stddef.h>
+
+#include <ballast/engine-id.h>
+#include <ballast/units.h>
+
+#define BL_UUID_LEN 16
+
+/* Why the balloon cannot take memory from a VM: properties of the VM, not of
+ * the moment. */
+enum bl_no_reclaim {
+        BL_RECLAIM_OK,
+        BL_RECLAIM_NO_BALLOON,   /* no virtio balloon device */
+        BL_RECLAIM_VFIO,         /* a passed-through device pins all guest memory */
+        BL_RECLAIM_HUGEPAGES,    /* hugetlbfs backing: 4 KiB holes free nothing */
+        BL_RECLAIM_LOCKED,       /* <memoryBacking><locked/> */
+        BL_RECLAIM_CONFIDENTIAL, /* SEV, TDX: memory is pinned and encrypted */
+        _BL_RECLAIM_MAX,
+};
+
+enum bl_vm_run {
+        BL_RUN_RUNNING,
+        BL_RUN_PAUSED,    /* vCPUs stopped: its balloon cannot move, which is not its fault */
+        BL_RUN_MIGRATING, /* outgoing; left alone until it ends */
+        _BL_RUN_MAX,
+};
+
+/* Why automatic action leaves a VM alone. */
+enum bl_hold {
+        BL_HOLD_NONE,
+        BL_HOLD_HAND,   /* somebody else set its balloon (virsh setmem) */
+        BL_HOLD_ADMIN,  /* ballastctl hold VM */
+        BL_HOLD_MANUAL, /* ballastctl balloon VM --leave/--take */
+        _BL_HOLD_MAX,
+};
+
+enum bl_stats_source {
+        BL_STATS_NONE,
+        BL_STATS_BALLOON, /* virtio-balloon statistics queue */
+        BL_STATS_AGENT,   /* ballast-agent */
+        _BL_STATS_MAX,
+};
+
+/*
+ * What a guest says about itself.  Untrusted: any value may come.  A field
+ * that the guest did not report is BL_UNSET.  `at` is when the guest made the
+ * report, not when we asked for it.
+ */
+struct bl_guest_stats {
+        enum bl_stats_source source;
+        usec_t at;
+        usec_t period;      /* how often a fresh report is due */
+        uint64_t total;     /* MemTotal: what the guest's kernel manages now */
+        uint64_t available; /* MemAvailable */
+        uint64_t unused;    /* MemFree */
+        uint64_t caches;    /* page cache */
+        uint64_t swap_total;
+        uint64_t swap_free;
+        uint64_t swap_in;  /* cumulative bytes since the guest booted */
+        uint64_t swap_out; /* cumulative */
+        uint64_t major_faults;
+        uint64_t unevictable; /* mlocked and the like */
+        uint64_t hugetlb;     /* reserved for huge pages in the guest */
+        uint64_t psi_some;    /* memory pressure: cumulative stall time, usec */
+};
+
+/* What an engine could do for a VM now (engine.h, propose). */
+struct bl_offer {
+        uint64_t takes; /* bytes it could take from this VM at most; 0: nothing */
+        uint64_t gives; /* bytes it could give back at most */
+        uint64_t grain; /* targets are multiples of this plus `phase` */
+        uint64_t phase; /* bytes, < grain; see daemon/sense/balloon_watch.h */
+};
+
+struct bl_vm {
+        uint8_t uuid[BL_UUID_LEN];
+        const char *name; /* owned by the snapshot */
+
+        enum bl_vm_run run;
+        enum bl_no_reclaim no_reclaim;
+        enum bl_hold hold;
+        bool managed;
+        bool hung;        /* a call to it has not come back for seconds */
+        bool in_flight;   /* a command to it has not been answered yet */
+        bool oom_deflate; /* it took pages back by itself (deflate-on-oom) since the last command */
+        usec_t booted_at;
+
+        uint64_t max;         /* <memory>: the largest the balloon allows */
+        uint64_t limit;       /* never granted more than this, <= max */
+        uint64_t reservation; /* never squeezed below this */
+        uint64_t shares;
+
+        uint64_t actual;  /* balloon size now: memory left to the guest */
+        uint64_t target;  /* what it was last told to be; == actual if never told */
+        usec_t target_at; /* when it was told; 0: never */
+
+        uint64_t resident; /* host memory behind the VM: RssAnon + RssShmem */
+        usec_t resident_at;
+        uint64_t overhead; /* part of `resident` that is the VMM's own, estimated */
+
+        struct bl_guest_stats stats;
+        struct bl_offer offer[_BL_ENGINE_MAX];
+};
+
+struct bl_host {
+        bool budget_is_ram; /* the budget is all of the host's RAM */
+        uint64_t budget;    /* bytes we are judged against */
+        uint64_t used;      /* of the budget */
+        uint64_t free;      /* budget - used, or MemAvailable where the budget is RAM; saturates at 0 */
+        uint64_t growth;    /* bytes/s by which `free` has been falling lately; 0 when it rises */
+        bool psi_known;
+        bool psi_pressure;      /* a PSI trigger fired since the last snapshot */
+        uint64_t psi_some;      /* cumulative stall, usec */
+        uint64_t psi_full;
+        uint64_t swap_total;
+        uint64_t swap_free;
+};
+
+struct bl_snapshot {
+        usec_t at;
+        struct bl_host host;
+        size_t n_vms;
+        struct bl_vm *vms;
+};
+
+/* Frees the VM array and the names. NULL-safe on the array; returns NULL. */
+struct bl_snapshot *bl_snapshot_clear(struct bl_snapshot *s);
+
+#endif
