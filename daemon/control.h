@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What an administrator can ask of the daemon: the calls behind the D-Bus
+ * methods (daemon/bus) and behind nothing else.  All run on the event loop
+ * and return at once.
+ *
+ * Reading calls return a JSON document (jansson; a new reference).  Every
+ * document has "schema": BL_SCHEMA_VERSION; fields are only ever added within
+ * a version.  Sizes are bytes, times are microseconds since the epoch
+ * ("_at_us"), ages and durations microseconds, ratios permyriad.
+ * ballastctl-json(7) describes the documents.
+ *
+ * A changing call that must ask libvirt finishes later: it takes a `done`
+ * callback that is called exactly once, from the event loop, also on failure.
+ */
+#ifndef BALLAST_DAEMON_CONTROL_H
+#define BALLAST_DAEMON_CONTROL_H
+
+#include <jansson.h>
+
+#include <ballast/units.h>
+
+#define BL_SCHEMA_VERSION 1
+
+struct bl_manager;
+
+/* Called once with 0 and an optional sentence, or with a negative errno and a
+ * sentence that says what is wrong and how to mend it. */
+typedef void (*bl_done_fn)(void *userdata, int r, const char *message);
+
+/*
+ * {schema, version, acting: bool, acting_from: "config"|"ballastctl",
+ *  held: bool,                      all automatic action is on hold
+ *  state: "high".."low", since_us,
+ *  budget: {kind: "ram"|"size", bytes, used, free, growth_per_s},
+ *  marks: {min_free, high, clear, soft, hard, low},
+ *  psi: {known, some_us, full_us}, swap: {total, free},
+ *  libvirt: {uri, connected, error},
+ *  vms: {known, managed, held, stuck, not_reclaimable},
+ *  totals: {max, actual, resident, taken},
+ *  conflicts: [ {name, what} ],     other controllers at work, sentences
+ *  warnings: [ "..." ],             configuration and sensing, sentences
+ *  rollback: {running, vms_left}}
+ */
+int bl_control_status(struct bl_manager *m, json_t **ret);
+
+/*
+ * {schema, vms: [ {name, uuid, pid, run: "running"|"paused"|"migrating",
+ *   managed, hold: "none"|"hand"|"admin"|"manual", reclaimable: bool, why_not,
+ *   max, limit, reservation, shares, actual, target, original, resident, overhead,
+ *   floor, want, speed, stuck, lying, hung, oom_deflates,
+ *   stats: {source: "none"|"balloon"|"agent", age_us, total, available, unused, caches,
+ *           swap_total, swap_free, swap_in, swap_out, major_faults, psi_some_us}  (missing: null),
+ *   agent: null | {version, kernel, connected_us},
+ *   decision: {reason, sentence, act, from, to}} ]}
+ */
+int bl_control_list(struct bl_manager *m, json_t **ret);
+
+/* One VM by name or uuid, as in list, plus "history": its last events.  -ENOENT. */
+int bl_control_show(struct bl_manager *m, const char *vm, json_t **ret);
+
+/* {schema, state, shortfall, coming, unmet, lead, acting, decisions: [{vm, act, reason, sentence, from, to, floor}]} */
+int bl_control_plan(struct bl_manager *m, json_t **ret);
+
+/* {schema, events: [{at_us, vm|null, reason, sentence, from, to, outcome: "done"|"failed"|"not-acting"|...}]}
+ * newest last; vm NULL: all.  -ENOENT. */
+int bl_control_explain(struct bl_manager *m, const char *vm, json_t **ret);
+
+/* {schema, settings: [{section, key, value, source: "default"|"FILE:LINE"|"ballastctl"}]} */
+int bl_control_config(struct bl_manager *m, json_t **ret);
+
+/* OpenMetrics text, allocated. */
+int bl_control_metrics(struct bl_manager *m, char **ret);
+
+/* What `set VM` may change; BL_UNSET / -1 leaves a field. */
+struct bl_vm_settings {
+        uint64_t reservation;
+        uint64_t limit;
+        uint64_t shares;
+        int managed; /* 1, 0, -1 */
+};
+
+void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_settings *s, bool live, bool persistent,
+                       bl_done_fn done, void *userdata);
+
+/* By hand: `leave` bytes to the guest, or (`take`) take that many from what it has now.  The VM is held afterwards. */
+void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bool take, bl_done_fn done,
+                        void *userdata);
+
+/* vm NULL: all automatic action. */
+void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata);
+
+void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata);
+
+/* Act off, then every VM back to what it was, paced; done is called when it
+ * has begun, status tells of its progress. */
+void bl_control_rollback(struct bl_manager *m, bl_done_fn done, void *userdata);
+
+/* As SIGHUP does: -EINVAL with the message keeps the old configuration. */
+int bl_control_reload(struct bl_manager *m, char **ret_message);
+
+#endif
