@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The guest protocol's encoder and decoder: pure, libc only, shared with the agent. */
+#include <errno.h>
+#include <string.h>
+
+#include <ballast/wire.h>
+
+static const uint8_t magic[4] = {0xBA, 'L', 'S', 'T'};
+
+#define FIELD_HEADER 4U
+
+enum hello_tag {
+        HELLO_MAJOR = 1,
+        HELLO_MINOR = 2,
+        HELLO_FEATURES = 3,
+        HELLO_BOOT_ID = 4,
+        HELLO_VERSION = 5,
+        HELLO_KERNEL = 6,
+};
+
+enum welcome_tag {
+        WELCOME_MAJOR = 1,
+        WELCOME_MINOR = 2,
+        WELCOME_PERIOD = 3,
+        WELCOME_ASK = 4,
+};
+
+static uint16_t get16(const uint8_t *p)
+{
+        return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+        return (uint32_t)get16(p) | (uint32_t)get16(p + 2) << 16;
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+        return (uint64_t)get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
+static void put16(uint8_t *p, uint16_t v)
+{
+        p[0] = (uint8_t)v;
+        p[1] = (uint8_t)(v >> 8);
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+        put16(p, (uint16_t)v);
+        put16(p + 2, (uint16_t)(v >> 16));
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+        put32(p, (uint32_t)v);
+        put32(p + 4, (uint32_t)(v >> 32));
+}
+
+/* Four bits at a time: half a kilobyte a second needs no larger table, and the
+ * agent counts its bytes. */
+uint32_t bl_wire_crc(const void *data, size_t size)
+{
+        static const uint32_t table[16] = {
+                0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+                0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+        };
+        const uint8_t *p = data;
+        uint32_t crc = UINT32_MAX;
+
+        for (size_t i = 0; i < size; i++) {
+                crc ^= p[i];
+                crc = crc >> 4 ^ table[crc & 15];
+                crc = crc >> 4 ^ table[crc & 15];
+        }
+        return ~crc;
+}
+
+/* --- reading --------------------------------------------------------------- */
+
+void bl_wire_iter_init(struct bl_wire_iter *it, const void *data, size_t size)
+{
+        *it = (struct bl_wire_iter){.data = data, .size = size};
+}
+
+static void skip_to(struct bl_wire_iter *it, size_t pos)
+{
+        it->skipped += pos - it->pos;
+        it->pos = pos;
+}
+
+/* Moves to the next place that is a magic, or its start where the data ends.
+ * False: there is none, and all is skipped. */
+static bool find_magic(struct bl_wire_iter *it)
+{
+        while (it->pos < it->size) {
+                const uint8_t *p = memchr(it->data + it->pos, magic[0], it->size - it->pos);
+                size_t left;
+
+                if (!p)
+                        break;
+                skip_to(it, (size_t)(p - it->data));
+                left = it->size - it->pos;
+                if (memcmp(p, magic, left < sizeof magic ? left : sizeof magic) == 0)
+                        return true;
+                skip_to(it, it->pos + 1);
+        }
+        skip_to(it, it->size);
+        return false;
+}
+
+int bl_wire_next(struct bl_wire_iter *it, struct bl_wire_frame *ret)
+{
+        while (find_magic(it)) {
+                const uint8_t *p = it->data + it->pos;
+                size_t left = it->size - it->pos;
+                size_t n;
+
+                if (left < BL_WIRE_HEADER)
+                        return 0;
+                n = get16(p + 6);
+                it->checked += 12;
+                if (n > BL_WIRE_BODY_MAX || get32(p + 12) != bl_wire_crc(p, 12)) {
+                        skip_to(it, it->pos + 1);
+                        continue;
+                }
+                if (left - BL_WIRE_HEADER < n)
+                        return 0;
+                it->checked += n;
+                if (get32(p + 8) != bl_wire_crc(p + BL_WIRE_HEADER, n)) {
+                        skip_to(it, it->pos + 1);
+                        continue;
+                }
+                it->pos += BL_WIRE_HEADER + n;
+                *ret = (struct bl_wire_frame){.type = get16(p + 4), .size = n, .body = p + BL_WIRE_HEADER};
+                return 1;
+        }
+        return 0;
+}
+
+int bl_wire_field_next(const struct bl_wire_frame *f, size_t *pos, struct bl_wire_field *ret)
+{
+        size_t left = f->size - *pos;
+        size_t n;
+
+        if (left == 0)
+                return 0;
+        if (left < FIELD_HEADER)
+                return -EBADMSG;
+        n = get16(f->body + *pos + 2);
+        if (left - FIELD_HEADER < n)
+                return -EBADMSG;
+        *ret = (struct bl_wire_field){
+                .tag = get16(f->body + *pos),
+                .size = (uint16_t)n,
+                .data = f->body + *pos + FIELD_HEADER,
+        };
+        *pos += FIELD_HEADER + n;
+        return 1;
+}
+
+static int field_u64(const struct bl_wire_field *f, uint64_t *ret)
+{
+        if (f->size < 8)
+                return -EBADMSG;
+        *ret = get64(f->data);
+        return 0;
+}
+
+/* These texts go into logs and terminals: only printable ASCII passes. */
+static int field_text(const struct bl_wire_field *f, char *ret, size_t size)
+{
+        size_t n = f->size < size - 1 ? f->size : size - 1;
+
+        memset(ret, 0, size);
+        for (size_t i = 0; i < n; i++)
+                ret[i] = f->data[i] >= 0x20 && f->data[i] < 0x7f ? (char)f->data[i] : '?';
+        return 0;
+}
+
+static int hello_field(struct bl_wire_hello *m, const struct bl_wire_field *f)
+{
+        switch (f->tag) {
+        case HELLO_MAJOR:
+                return field_u64(f, &m->major);
+        case HELLO_MINOR:
+                return field_u64(f, &m->minor);
+        case HELLO_FEATURES:
+                return field_u64(f, &m->features);
+        case HELLO_BOOT_ID:
+                if (f->size < sizeof m->boot_id)
+                        return -EBADMSG;
+                memcpy(m->boot_id, f->data, sizeof m->boot_id);
+                return 0;
+        case HELLO_VERSION:
+                return field_text(f, m->version, sizeof m->version);
+        case HELLO_KERNEL:
+                return field_text(f, m->kernel, sizeof m->kernel);
+        default: /* of a newer minor version */
+                return 0;
+        }
+}
+
+int bl_wire_decode_hello(const struct bl_wire_frame *f, struct bl_wire_hello *ret)
+{
+        struct bl_wire_hello m = {.major = BL_UNSET};
+        struct bl_wire_field field;
+        size_t pos = 0;
+        int r;
+
+        if (f->type != BL_WIRE_HELLO)
+                return -EBADMSG;
+        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
+                r = hello_field(&m, &field);
+                if (r < 0)
+                        return r;
+        }
+        if (r < 0)
+                return r;
+        if (m.major == BL_UNSET)
+                return -EBADMSG;
+        /* "not known" of these reads as none */
+        m.minor = m.minor == BL_UNSET ? 0 : m.minor;
+        m.features = m.features == BL_UNSET ? 0 : m.features;
+        *ret = m;
+        return 0;
+}
+
+static int welcome_field(struct bl_wire_welcome *m, const struct bl_wire_field *f)
+{
+        switch (f->tag) {
+        case WELCOME_MAJOR:
+                return field_u64(f, &m->major);
+        case WELCOME_MINOR:
+                return field_u64(f, &m->minor);
+        case WELCOME_PERIOD:
+                return field_u64(f, &m->period);
+        case WELCOME_ASK:
+                return field_u64(f, &m->ask);
+        default: /* of a newer minor version */
+                return 0;
+        }
+}
+
+int bl_wire_decode_welcome(const struct bl_wire_frame *f, struct bl_wire_welcome *ret)
+{
+        struct bl_wire_welcome m = {.major = BL_UNSET, .period = BL_UNSET};
+        struct bl_wire_field field;
+        size_t pos = 0;
+        int r;
+
+        if (f->type != BL_WIRE_WELCOME)
+                return -EBADMSG;
+        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
+                r = welcome_field(&m, &field);
+                if (r < 0)
+                        return r;
+        }
+        if (r < 0)
+                return r;
+        if (m.major == BL_UNSET)
+                return -EBADMSG;
+        m.minor = m.minor == BL_UNSET ? 0 : m.minor;
+        m.ask = m.ask == BL_UNSET ? 0 : m.ask;
+        *ret = m;
+        return 0;
+}
+
+void bl_wire_stats_init(struct bl_wire_stats *ret)
+{
+        for (size_t i = 0; i < _BL_STAT_MAX; i++)
+                ret->v[i] = BL_UNSET;
+}
+
+int bl_wire_decode_stats(const struct bl_wire_frame *f, struct bl_wire_stats *ret)
+{
+        struct bl_wire_stats m;
+        struct bl_wire_field field;
+        size_t pos = 0;
+        int r;
+
+        if (f->type != BL_WIRE_STATS)
+                return -EBADMSG;
+        bl_wire_stats_init(&m);
+        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
+                if (field.tag == 0 || field.tag >= _BL_STAT_MAX)
+                        continue; /* of a newer minor version */
+                r = field_u64(&field, &m.v[field.tag]);
+                if (r < 0)
+                        return r;
+        }
+        if (r < 0)
+                return r;
+        *ret = m;
+        return 0;
+}
+
+/* --- writing --------------------------------------------------------------- */
+
+void bl_wire_begin(struct bl_wire_writer *w, void *buf, size_t size, uint16_t type)
+{
+        *w = (struct bl_wire_writer){.buf = buf, .size = size < BL_WIRE_FRAME_MAX ? size : BL_WIRE_FRAME_MAX};
+        if (w->size < BL_WIRE_HEADER) {
+                w->full = true;
+                return;
+        }
+        memcpy(w->buf, magic, sizeof magic);
+        put16(w->buf + 4, type);
+        w->len = BL_WIRE_HEADER;
+}
+
+void bl_wire_put(struct bl_wire_writer *w, uint16_t tag, const void *data, size_t size)
+{
+        if (w->full || w->size - w->len < FIELD_HEADER || w->size - w->len - FIELD_HEADER < size) {
+                w->full = true;
+                return;
+        }
+        put16(w->buf + w->len, tag);
+        put16(w->buf + w->len + 2, (uint16_t)size);
+        if (size > 0)
+                memcpy(w->buf + w->len + FIELD_HEADER, data, size);
+        w->len += FIELD_HEADER + size;
+}
+
+void bl_wire_put_u64(struct bl_wire_writer *w, uint16_t tag, uint64_t value)
+{
+        uint8_t v[8];
+
+        if (value == BL_UNSET)
+                return;
+        put64(v, value);
+        bl_wire_put(w, tag, v, sizeof v);
+}
+
+int bl_wire_end(struct bl_wire_writer *w)
+{
+        if (w->full)
+                return -ENOBUFS;
+        put16(w->buf + 6, (uint16_t)(w->len - BL_WIRE_HEADER));
+        put32(w->buf + 8, bl_wire_crc(w->buf + BL_WIRE_HEADER, w->len - BL_WIRE_HEADER));
+        put32(w->buf + 12, bl_wire_crc(w->buf, 12));
+        return (int)w->len;
+}
+
+static void put_text(struct bl_wire_writer *w, uint16_t tag, const char *text, size_t size)
+{
+        bl_wire_put(w, tag, text, strnlen(text, size));
+}
+
+int bl_wire_encode_hello(const struct bl_wire_hello *m, void *buf, size_t size)
+{
+        struct bl_wire_writer w;
+
+        bl_wire_begin(&w, buf, size, BL_WIRE_HELLO);
+        bl_wire_put_u64(&w, HELLO_MAJOR, m->major);
+        bl_wire_put_u64(&w, HELLO_MINOR, m->minor);
+        bl_wire_put_u64(&w, HELLO_FEATURES, m->features);
+        bl_wire_put(&w, HELLO_BOOT_ID, m->boot_id, sizeof m->boot_id);
+        put_text(&w, HELLO_VERSION, m->version, sizeof m->version);
+        put_text(&w, HELLO_KERNEL, m->kernel, sizeof m->kernel);
+        return bl_wire_end(&w);
+}
+
+int bl_wire_encode_welcome(const struct bl_wire_welcome *m, void *buf, size_t size)
+{
+        struct bl_wire_writer w;
+
+        bl_wire_begin(&w, buf, size, BL_WIRE_WELCOME);
+        bl_wire_put_u64(&w, WELCOME_MAJOR, m->major);
+        bl_wire_put_u64(&w, WELCOME_MINOR, m->minor);
+        bl_wire_put_u64(&w, WELCOME_PERIOD, m->period);
+        bl_wire_put_u64(&w, WELCOME_ASK, m->ask);
+        return bl_wire_end(&w);
+}
+
+int bl_wire_encode_stats(const struct bl_wire_stats *m, void *buf, size_t size)
+{
+        struct bl_wire_writer w;
+
+        bl_wire_begin(&w, buf, size, BL_WIRE_STATS);
+        for (uint16_t tag = 1; tag < _BL_STAT_MAX; tag++)
+                bl_wire_put_u64(&w, tag, m->v[tag]);
+        return bl_wire_end(&w);
+}
