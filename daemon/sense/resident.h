@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Host memory behind one VMM process, from /proc/PID/status (proc(5)).
+ *
+ * The files are kept open.  A descriptor in /proc/PID belongs to that process
+ * and not to the number: when the process is gone every read answers -ESRCH,
+ * also when another process has the number by then.  So the number is checked
+ * once, when it is opened.
+ */
+#ifndef BALLAST_SENSE_RESIDENT_H
+#define BALLAST_SENSE_RESIDENT_H
+
+#include <sys/types.h>
+
+#include <ballast/cleanup.h>
+#include <ballast/units.h>
+
+struct bl_proc_mem {
+        uint64_t anon; /* RssAnon */
+        uint64_t shmem; /* RssShmem: memfd and other shared memory */
+        uint64_t file; /* RssFile: the program itself */
+        uint64_t swap; /* VmSwap */
+        uint64_t hugetlb; /* HugetlbPages: in none of the others */
+        uint64_t locked; /* VmLck */
+        uint64_t pinned; /* VmPin */
+};
+
+/* bl_vm.resident: what the balloon can change. */
+static inline uint64_t bl_proc_mem_resident(const struct bl_proc_mem *m)
+{
+        return bl_add_sat(m->anon, m->shmem);
+}
+
+/* -ESRCH: a process without memory (zombie, kernel thread); -EBADMSG. */
+int bl_proc_mem_parse(const char *text, struct bl_proc_mem *ret);
+
+/* Start time in clock ticks since boot: field 22 of /proc/PID/stat.  -EBADMSG. */
+int bl_proc_start_parse(const char *text, uint64_t *ret);
+
+struct bl_resident;
+
+/* `start`: the start time that the process must have, 0 for any.
+ * -ESRCH: no such process, or another start time: the number is used again. */
+int bl_resident_open(const char *root, pid_t pid, uint64_t start, struct bl_resident **ret);
+struct bl_resident *bl_resident_free(struct bl_resident *r);
+BL_DEFINE_CLEANUP(struct bl_resident *, bl_resident_free)
+
+/* Does not allocate.  -ESRCH: it has ended. */
+int bl_resident_read(const struct bl_resident *r, struct bl_proc_mem *ret);
+
+pid_t bl_resident_pid(const struct bl_resident *r);
+uint64_t bl_resident_start(const struct bl_resident *r);
+
+/* The descriptor of /proc/PID, for other readers of the same process; owned by `r`. */
+int bl_resident_dirfd(const struct bl_resident *r);
+
+/*
+ * The VMM's process by libvirt's RUN_DIR/NAME.pid (run_dir is not prefixed by
+ * root).  `uuid`, as text, must be an argument of its command line, so that a
+ * stale pid file names nobody else; NULL: not checked.
+ * -ENOENT: no such file; -EBADMSG: no number in it; -ESRCH: stale.
+ */
+int bl_vm_pid(const char *root, const char *run_dir, const char *name, const char *uuid, pid_t *ret);
+
+#endif
