@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The daemon's model of one VM: everything that was sensed or told about it.
+ * The snapshot is made from it; only the loop's thread touches it.
+ */
+#ifndef BALLAST_DAEMON_GUEST_H
+#define BALLAST_DAEMON_GUEST_H
+
+#include <ballast/plan.h>
+#include <ballast/snapshot.h>
+
+#include "daemon/ledger.h"
+#include "daemon/sense/balloon_watch.h"
+#include "daemon/sense/pss.h"
+#include "daemon/sense/resident.h"
+#include "daemon/virt/domain.h"
+
+struct bl_agent;
+struct bl_manager;
+
+/* What the agent said of itself. */
+struct bl_guest_agent {
+        struct bl_agent *link; /* NULL: not connected */
+        bool hello;
+        char version[32];
+        char kernel[64];
+        usec_t connected_at;
+        usec_t retry_at; /* connect not before */
+};
+
+struct bl_guest {
+        struct bl_manager *m;
+        uint8_t uuid[BL_UUID_LEN];
+        char uuid_text[37];
+        char *name;
+
+        struct bl_domain_desc *desc; /* NULL until libvirt described it */
+        bool describing;
+        bool describe_again; /* something changed while it was being described */
+        enum bl_ledger_birth birth; /* how its process began */
+        bool seen; /* scratch of a listing */
+
+        struct bl_resident *resident;
+        struct bl_proc_mem mem;
+        usec_t mem_at;
+        struct bl_pss_pace pss;
+        uint64_t overhead; /* of mem: the VMM's own */
+
+        struct bl_watch watch;
+        bool watching; /* the watch has its traits */
+        enum bl_vm_run run;
+        usec_t booted_at;
+        uint64_t actual;
+        usec_t actual_at;
+        uint64_t target;
+        usec_t target_at; /* 0: never told */
+        bool oom_deflate;
+        uint64_t oom_deflates;
+
+        struct bl_guest_stats balloon_stats;
+        struct bl_guest_stats agent_stats;
+        bool sensing;
+        bool stopped; /* its QEMU process is in state T */
+        usec_t sense_at; /* ask again then */
+
+        struct bl_guest_agent agent;
+
+        /* The last decision, and the one that a command under way carries out. */
+        struct bl_decision decision;
+        bool decided;
+        char sentence[200];
+        struct {
+                enum bl_reason why;
+                char sentence[200];
+        } under_way;
+        enum bl_reason told_why; /* last in the history, so that it is not said each tick */
+        uint64_t told_to;
+};
+
+/* -ENOMEM */
+int bl_guest_new(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN], const char *name, struct bl_guest **ret);
+struct bl_guest *bl_guest_free(struct bl_guest *g);
+
+/* Settings in force: its metadata over the defaults. */
+bool bl_guest_managed(const struct bl_guest *g);
+uint64_t bl_guest_max(const struct bl_guest *g);
+uint64_t bl_guest_limit(const struct bl_guest *g);
+uint64_t bl_guest_reservation(const struct bl_guest *g);
+uint64_t bl_guest_shares(const struct bl_guest *g);
+
+/* The fresher and better of its two statistics. */
+const struct bl_guest_stats *bl_guest_stats_best(const struct bl_guest *g, usec_t now);
+
+/* Fills everything but `name` by reference to the model and the offers; false:
+ * not enough is known yet to show it to the policy. */
+bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The ledger's contents, and their form in the file.  Private to ledger.c. */
+#ifndef BALLAST_LEDGER_FILE_H
+#define BALLAST_LEDGER_FILE_H
+
+#include "daemon/ledger.h"
+
+struct bl_ledger_data {
+        char *boot_id;
+        int act;
+        bool held;
+        bool trusted;
+        uint64_t phase;
+        size_t n, size;
+        struct bl_ledger_vm **vms; /* each allocated, so that pointers stay */
+};
+
+void bl_ledger_data_clear(struct bl_ledger_data *d);
+int bl_ledger_data_add(struct bl_ledger_data *d, const uint8_t uuid[BL_UUID_LEN], const char *name,
+                       struct bl_ledger_vm **ret);
+void bl_ledger_data_remove(struct bl_ledger_data *d, size_t i);
+
+/* READ fills `ret`; anything else leaves it alone and says why. */
+enum bl_ledger_found bl_ledger_data_parse(const char *text, size_t len, struct bl_ledger_data *ret, char **ret_why);
+int bl_ledger_data_format(const struct bl_ledger_data *d, char **ret, size_t *ret_len);
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The manager's parts, one file each; nobody else includes this.
+ *
+ *   manager.c    life, configuration, libvirt's comings and goings
+ *   discover.c   which VMs there are and what they are
+ *   poll.c       what each VM says: balloon size and statistics, who moved the balloon
+ *   guests.c     the agents in the guests
+ *   sample.c     the fast path: resident memory, budget, growth, PSI
+ *   tick.c       snapshot -> policy -> plan -> act
+ *   rollback.c   everything back as it was found
+ *   control.c    what an administrator asks; documents.c, metrics.c: how it is shown
+ */
+#ifndef BALLAST_DAEMON_MANAGER_PRIVATE_H
+#define BALLAST_DAEMON_MANAGER_PRIVATE_H
+
+#include <systemd/sd-event.h>
+
+#include <ballast/engine.h>
+#include <ballast/policy.h>
+
+#include "daemon/bus/bus.h"
+#include "daemon/conf.h"
+#include "daemon/guest.h"
+#include "daemon/history.h"
+#include "daemon/ledger.h"
+#include "daemon/log.h"
+#include "daemon/manager.h"
+#include "daemon/sense/controllers.h"
+#include "daemon/sense/growth.h"
+#include "daemon/sense/host.h"
+#include "daemon/virt/conn.h"
+#include "daemon/virt/event_bridge.h"
+#include "daemon/virt/pool.h"
+
+struct bl_manager {
+        sd_event *event;
+        struct bl_manager_options options;
+        struct bl_conf *conf;
+        char **warnings; /* of the last configuration read; NULL-terminated */
+
+        struct bl_event_bridge *bridge;
+        struct bl_pool *pool;
+        struct bl_conn *conn;
+        bool connected;
+        char *conn_error;
+        struct bl_ledger *ledger;
+        struct bl_engine *balloon; /* == engines[BL_ENGINE_BALLOON] */
+        struct bl_engine *engines[_BL_ENGINE_MAX];
+        struct bl_bus *bus;
+        struct bl_history *history;
+
+        struct bl_guest **guests; /* sorted by uuid */
+        size_t n_guests;
+        bool listing, list_again;
+
+        /* sample.c */
+        struct bl_host_sensor *host_sensor;
+        struct bl_host host; /* last sample */
+        usec_t host_at;
+        sd_event_source *sample_timer;
+        sd_event_source *psi_source;
+        int psi_fd;
+        bool calibrating; /* a worker measures a VM's pages */
+        struct bl_controller conflicts[BL_CONTROLLERS_MAX];
+        size_t n_conflicts;
+        usec_t conflicts_at;
+
+        /* poll.c */
+        sd_event_source *poll_timer;
+
+        /* tick.c */
+        struct bl_policy *policy;
+        struct bl_snapshot snapshot; /* the last one, and what came of it */
+        struct bl_plan plan;
+        bool planned;
+        sd_event_source *tick_timer;
+        usec_t tick_at; /* last */
+        enum bl_host_state state;
+        usec_t state_since;
+        uint64_t taken_total, given_total; /* bytes commanded */
+        uint64_t n_commands, n_failed;
+
+        /* rollback.c */
+        bool rolling_back;
+        bool rolled_back; /* nothing is touched, statistics periods neither, until "act on" */
+        sd_event_source *rollback_timer;
+};
+
+/* A job's userdata: the VM may have gone when the answer comes. */
+struct bl_call {
+        struct bl_manager *m;
+        uint8_t uuid[BL_UUID_LEN];
+};
+struct bl_call *bl_call_new(struct bl_guest *g);
+
+/* manager.c */
+bool bl_manager_acting(const struct bl_manager *m);
+struct bl_guest *bl_manager_find(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN]);
+/* By name or uuid text. */
+struct bl_guest *bl_manager_find_named(struct bl_manager *m, const char *vm);
+/* History and log at once. `g` may be NULL; sizes BL_UNSET when not about one. */
+void bl_manager_note(struct bl_manager *m, struct bl_guest *g, int priority, enum bl_event ev, const char *reason,
+                     const char *outcome, uint64_t from, uint64_t to, const char *format, ...)
+        __attribute__((format(printf, 9, 10)));
+/* Writes the ledger; says so when it cannot. */
+int bl_manager_save(struct bl_manager *m, bool durable);
+void bl_manager_notify_status(struct bl_manager *m);
+
+/* discover.c */
+void bl_discover_all(struct bl_manager *m);
+void bl_discover_event(struct bl_manager *m, const struct bl_virt_event *ev);
+void bl_discover_describe(struct bl_guest *g);
+enum bl_departure {
+        BL_DEPARTURE_GONE, /* libvirt does not know it any more */
+        BL_DEPARTURE_OFF, /* it is off and may come back */
+        BL_DEPARTURE_SAVED, /* its state, balloon included, is in a file */
+};
+/* Frees `g`. */
+void bl_discover_forget(struct bl_guest *g, enum bl_departure how);
+
+/* poll.c */
+int bl_poll_start(struct bl_manager *m);
+void bl_poll_soon(struct bl_guest *g, usec_t at);
+void bl_poll_balloon_seen(struct bl_guest *g, uint64_t actual, usec_t at);
+
+/* guests.c */
+void bl_guests_connect(struct bl_guest *g);
+
+/* sample.c */
+int bl_sample_start(struct bl_manager *m);
+void bl_sample_now(struct bl_manager *m);
+void bl_sample_reconfigure(struct bl_manager *m);
+void bl_sample_host_mem(struct bl_guest *g, usec_t now);
+
+/* tick.c */
+int bl_tick_start(struct bl_manager *m);
+void bl_tick_now(struct bl_manager *m);
+void bl_tick_soon(struct bl_manager *m, usec_t in);
+int bl_snapshot_build(struct bl_manager *m, usec_t now, struct bl_snapshot *ret);
+extern const struct bl_balloon_handler bl_tick_balloon_handler;
+
+/* rollback.c */
+int bl_rollback_begin(struct bl_manager *m);
+size_t bl_rollback_left(struct bl_manager *m);
+
+/* documents.c */
+json_t *bl_document_vm(struct bl_guest *g);
+
+#endif

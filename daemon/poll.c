@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* What each VM says: its balloon's size and its statistics; and who moved the balloon. */
+#include <string.h>
+
+#include "daemon/act/balloon.h"
+#include "daemon/channel/agent.h"
+#include "daemon/manager-private.h"
+#include "daemon/util/clock.h"
+#include "daemon/util/size.h"
+
+/* While a balloon moves its size is worth a call each so often: QEMU's own
+ * event comes at most once a second. */
+#define POLL_MOVING (200 * BL_MSEC)
+#define POLL_PRESSED (1 * BL_SEC)
+#define POLL_REST (2 * BL_SEC)
+#define POLL_FAILED (1 * BL_SEC)
+
+static void rearm(struct bl_manager *m)
+{
+        usec_t next = UINT64_MAX;
+
+        for (size_t i = 0; i < m->n_guests; i++)
+                if (!m->guests[i]->sensing)
+                        next = bl_min(next, m->guests[i]->sense_at);
+        if (next == UINT64_MAX) {
+                (void)sd_event_source_set_enabled(m->poll_timer, SD_EVENT_OFF);
+                return;
+        }
+        (void)sd_event_source_set_time(m->poll_timer, next);
+        (void)sd_event_source_set_enabled(m->poll_timer, SD_EVENT_ONESHOT);
+}
+
+void bl_poll_soon(struct bl_guest *g, usec_t at)
+{
+        if (at == 0 || at < g->sense_at) {
+                g->sense_at = bl_max(at, 1);
+                rearm(g->m);
+        }
+}
+
+static bool is_moving(const struct bl_guest *g, usec_t now)
+{
+        uint64_t distance = g->actual > g->target ? g->actual - g->target : g->target - g->actual;
+
+        return g->target_at > 0 && distance >= BL_MIB && now - g->target_at < 30 * BL_SEC;
+}
+
+static usec_t next_poll(const struct bl_guest *g, usec_t now)
+{
+        if (is_moving(g, now))
+                return now + POLL_MOVING;
+        if (g->m->state >= BL_STATE_SOFT || g->m->plan.shortfall > 0)
+                return now + POLL_PRESSED;
+        return now + bl_max(POLL_REST, g->m->conf->stats_period);
+}
+
+/* --- who moved the balloon ----------------------------------------------- */
+
+static void moved_by_hand(struct bl_guest *g, const struct bl_watch_report *w)
+{
+        struct bl_manager *m = g->m;
+        char size[32], sentence[160];
+
+        (void)snprintf(sentence, sizeof sentence, "its balloon was set to %s by somebody else",
+                       bl_size_format(w->now, size, sizeof size));
+        (void)bl_ledger_add(m->ledger, g->uuid, g->name, NULL);
+        (void)bl_ledger_forget_targets(m->ledger, g->uuid);
+        (void)bl_ledger_set_hold(m->ledger, g->uuid, BL_HOLD_HAND, sentence, bl_now_wall());
+        (void)bl_manager_save(m, true);
+        g->target_at = 0;
+        bl_manager_note(m, g, LOG_NOTICE, BL_EV_HAND, "hold.hand", "seen", w->was, w->now,
+                        "%s is held: %s; 'ballastctl release %s' hands it back", g->name, sentence, g->name);
+}
+
+static void judge(struct bl_guest *g, const struct bl_watch_report *w)
+{
+        struct bl_manager *m = g->m;
+        char now[32], target[32];
+
+        (void)bl_size_format(w->now, now, sizeof now);
+        (void)bl_size_format(w->target, target, sizeof target);
+        switch (w->verdict) {
+        case BL_WATCH_MOVING:
+                if (w->look_again)
+                        bl_poll_soon(g, w->look_again);
+                break;
+        case BL_WATCH_UNCHANGED:
+        case BL_WATCH_BASELINE:
+                break;
+        case BL_WATCH_SETTLED:
+                bl_log_debug("%s reached its balloon target of %s", g->name, target);
+                break;
+        case BL_WATCH_INCOMPLETE:
+                bl_manager_note(m, g, LOG_INFO, BL_EV_BALLOON, "balloon.incomplete", "seen", w->was, w->now,
+                                "%s stopped at %s on its way to %s", g->name, now, target);
+                break;
+        case BL_WATCH_LATE:
+                bl_manager_note(m, g, LOG_INFO, BL_EV_BALLOON, "balloon.late", "seen", w->was, w->now,
+                                "an earlier command to %s took effect late: it is at %s", g->name, now);
+                break;
+        case BL_WATCH_OOM:
+                g->oom_deflate = true;
+                g->oom_deflates++;
+                bl_manager_note(m, g, LOG_WARNING, BL_EV_OOM_DEFLATE, "guest.oom-deflate", "seen", w->was, w->now,
+                                "%s ran out of memory and took some back by itself: it is at %s", g->name, now);
+                break;
+        case BL_WATCH_REBOOT:
+        case BL_WATCH_RELOAD:
+                bl_manager_note(m, g, LOG_INFO, BL_EV_REBOOT, "guest.balloon-restarted", "seen", w->was, w->now,
+                                "the balloon of %s began anew (%s): it is at %s", g->name,
+                                w->verdict == BL_WATCH_REBOOT ? "the guest rebooted" : "its driver was reloaded", now);
+                break;
+        case BL_WATCH_HAND:
+                moved_by_hand(g, w);
+                break;
+        case _BL_WATCH_MAX:
+                break;
+        }
+}
+
+/* What an earlier daemon did to this VM, from the ledger, into the watch. */
+static void recall(struct bl_guest *g, usec_t now)
+{
+        struct bl_manager *m = g->m;
+        const struct bl_ledger_vm *record = NULL;
+        usec_t now_wall = bl_now_wall();
+        char size[32];
+
+        (void)bl_ledger_add(m->ledger, g->uuid, g->name, NULL);
+        if (g->desc->has_instance &&
+            bl_ledger_set_instance(m->ledger, g->uuid, &g->desc->instance, g->birth, g->actual) > 0)
+                bl_log(LOG_INFO, BL_EV_RECOVERED, g->name, "recover.void",
+                       "%s started anew: what was done to it before is void", g->name);
+        record = bl_ledger_find(m->ledger, g->uuid);
+        for (size_t i = 0; record && i < record->n_targets; i++) {
+                const struct bl_ledger_target *t = &record->targets[i];
+                usec_t at = bl_sub_sat(now, bl_sub_sat(now_wall, t->at_wall));
+
+                bl_watch_command(&g->watch, t->from, t->to, bl_max(at, 1));
+                bl_watch_answered(&g->watch, t->to,
+                                  t->state == BL_TARGET_DONE ? BL_WATCH_ANSWER_DONE : BL_WATCH_ANSWER_UNKNOWN, at);
+                g->target = t->to;
+                g->target_at = bl_max(at, 1);
+                if (t->state == BL_TARGET_IN_FLIGHT)
+                        bl_manager_note(m, g, LOG_NOTICE, BL_EV_RECOVERED, "recover.in-flight", "seen", t->from, t->to,
+                                        "an earlier ballastd ended while it set the balloon of %s to %s; "
+                                        "going on from what is found",
+                                        g->name, bl_size_format(t->to, size, sizeof size));
+        }
+        if (record && bl_ledger_vm_dirty(record) && record->original != BL_UNSET)
+                bl_log(LOG_INFO, BL_EV_RECOVERED, g->name, "recover.original",
+                       "%s had %s before Ballast first changed it; 'ballastctl rollback' restores that", g->name,
+                       bl_size_format(record->original, size, sizeof size));
+        (void)bl_manager_save(m, false);
+        g->birth = BL_BIRTH_SEEN;
+        g->watching = true;
+}
+
+void bl_poll_balloon_seen(struct bl_guest *g, uint64_t actual, usec_t at)
+{
+        struct bl_watch_observation o = {
+                .actual = actual,
+                .at = at,
+                .stats_at = g->balloon_stats.source ? g->balloon_stats.at : 0,
+                .available = g->balloon_stats.source ? g->balloon_stats.available : BL_UNSET,
+                .major_faults = g->balloon_stats.source ? g->balloon_stats.major_faults : BL_UNSET,
+        };
+        struct bl_watch_report w;
+
+        if (!g->desc || actual == BL_UNSET)
+                return;
+        g->actual = actual;
+        g->actual_at = at;
+        if (!g->watching)
+                recall(g, at);
+        bl_watch_observe(&g->watch, &o, &w);
+        judge(g, &w);
+}
+
+/* --- asking -------------------------------------------------------------- */
+
+static void take_state(struct bl_guest *g, const struct bl_domain_state *s, usec_t now)
+{
+        usec_t period = bl_max(g->m->conf->stats_period, BL_SEC);
+
+        g->run = s->run == BL_RUN_MIGRATING ? g->run : s->run;
+        if (g->desc && s->run == BL_RUN_MIGRATING)
+                g->desc->migrating = true;
+        if (s->stats.source != BL_STATS_NONE && (!g->balloon_stats.source || s->stats.at >= g->balloon_stats.at)) {
+                g->balloon_stats = s->stats;
+                g->balloon_stats.period = period;
+        }
+        if (s->current != BL_UNSET)
+                bl_poll_balloon_seen(g, s->current, bl_min(s->at, now));
+}
+
+static void on_sensed(void *userdata, int r, const char *message, const struct bl_domain_state *s)
+{
+        struct bl_call *c = userdata;
+        struct bl_manager *m = c->m;
+        struct bl_guest *g = bl_manager_find(m, c->uuid);
+        usec_t now = bl_now();
+        bool moved;
+
+        free(c);
+        if (!g)
+                return;
+        g->sensing = false;
+        if (r == -ENOENT) {
+                bl_discover_forget(g, BL_DEPARTURE_GONE);
+                return;
+        }
+        if (r < 0) {
+                if (r == -EHOSTDOWN && !g->stopped)
+                        bl_manager_note(m, g, LOG_WARNING, BL_EV_VM, "vm.stopped-process", "seen", BL_UNSET, BL_UNSET,
+                                        "the process of %s is stopped; it is left alone until it goes on", g->name);
+                else if (r != -EHOSTDOWN && r != -ECANCELED && r != -ENOTCONN)
+                        bl_log_debug("%s: %s", g->name, message ? message : strerror(-r));
+                g->stopped = r == -EHOSTDOWN;
+                g->sense_at = now + POLL_FAILED;
+                rearm(m);
+                return;
+        }
+        g->stopped = false;
+        moved = s->current != BL_UNSET && s->current != g->actual;
+        g->sense_at = next_poll(g, now);
+        take_state(g, s, now);
+        rearm(m);
+        /* whoever waits for what this VM gives wants to know at once */
+        if (moved && (m->state >= BL_STATE_SOFT || m->plan.shortfall > 0))
+                bl_tick_soon(m, 0);
+}
+
+static void sense(struct bl_guest *g, usec_t now)
+{
+        const struct bl_instance *inst = g->desc && g->desc->has_instance ? &g->desc->instance : NULL;
+        struct bl_call *c;
+        int r;
+
+        g->sense_at = now + POLL_FAILED;
+        if (!g->desc && !g->describing) {
+                bl_discover_describe(g);
+                return;
+        }
+        if (!bl_conn_connected(g->m->conn))
+                return;
+        c = bl_call_new(g);
+        if (!c)
+                return;
+        r = bl_domain_sense(g->m->conn, g->uuid, inst, on_sensed, c);
+        if (r < 0)
+                free(c);
+        else
+                g->sensing = true;
+}
+
+static int on_poll(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct bl_manager *m = userdata;
+        usec_t now = bl_now();
+
+        (void)s;
+        (void)usec;
+        for (size_t i = 0; i < m->n_guests; i++) {
+                struct bl_guest *g = m->guests[i];
+
+                if (!g->sensing && g->sense_at <= now)
+                        sense(g, now);
+                if (!g->agent.link && g->desc && g->agent.retry_at <= now)
+                        bl_guests_connect(g);
+        }
+        rearm(m);
+        return 0;
+}
+
+int bl_poll_start(struct bl_manager *m)
+{
+        int r = sd_event_add_time(m->event, &m->poll_timer, CLOCK_MONOTONIC, 0, 20 * BL_MSEC, on_poll, m);
+
+        if (r >= 0)
+                r = sd_event_source_set_enabled(m->poll_timer, SD_EVENT_OFF);
+        return r;
+}
