@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# lib-ballast.sh: ballastd over the guests of the current environment (lib.sh).
+#
+#     ballast_start budget=1G act=yes     settings of ballast.conf, see ballast_conf
+#     ctl list
+#     ballast_stop                        SIGTERM; ballast_kill: SIGKILL
+#
+# One daemon an environment; its files are in $VM_DIR/ballast.
+
+: "${BUILD:=$VM_HERE/../../build}"
+BALLAST_PID=
+: "${BALLASTD:=$BUILD/ballastd}"
+
+ctl() {
+  "$BUILD/ballastctl" --socket "$VM_DIR/ballast/run/ballast.sock" "$@"
+}
+
+# ballast_conf KEY=VALUE...: writes the configuration; each key goes to its section
+ballast_conf() {
+  local kv section
+  mkdir -p "$VM_DIR/ballast/state" "$VM_DIR/ballast/run"
+  {
+    for kv in libvirt_run_dir="$VM_RUN" "$@"; do
+      case ${kv%%=*} in
+        budget | psi | psi_stall | psi_window | sample_min | sample_max) section=host ;;
+        stats_period | manage | reservation | shares_per_mib) section=vm ;;
+        libvirt_uri | libvirt_run_dir | act | log_level) section=daemon ;;
+        *) section=policy ;;
+      esac
+      printf '[%s]\n%s\n' "$section" "$kv"
+    done
+  } > "$VM_DIR/ballast/ballast.conf"
+}
+
+# ballast_launch: starts it with the configuration that is there
+ballast_launch() {
+  local i
+  "$BALLASTD" --config "$VM_DIR/ballast/ballast.conf" --connect "$VM_URI" --state-dir "$VM_DIR/ballast/state" \
+    --runtime-dir "$VM_DIR/ballast/run" --no-system-bus >> "$VM_DIR/ballast/log" 2>&1 9>&- &
+  BALLAST_PID=$!
+  for ((i = 0; i < 100; i++)); do
+    if ctl status > /dev/null 2>&1; then return; fi
+    if ! kill -0 "$BALLAST_PID" 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  tail -n 20 "$VM_DIR/ballast/log" >&2
+  vm__die "ballastd does not answer"
+}
+
+ballast_start() {
+  ballast_conf "$@" && ballast_launch
+}
+
+ballast_stop() {
+  [ -n "$BALLAST_PID" ] || return 0
+  kill "$BALLAST_PID" 2>/dev/null || true
+  ballast_reap
+}
+
+ballast_kill() {
+  kill -KILL "$BALLAST_PID" 2>/dev/null || true
+  ballast_reap
+}
+
+# Its status; a daemon that does not end in 10 s is a failure and is ended
+ballast_reap() {
+  local i rc=0
+  for ((i = 0; i < 100; i++)); do
+    if ! kill -0 "$BALLAST_PID" 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  if ((i == 100)); then
+    echo "ballastd does not end" >&2
+    kill -KILL "$BALLAST_PID" 2>/dev/null || true
+  fi
+  wait "$BALLAST_PID" || rc=$?
+  BALLAST_PID=
+  return "$rc"
+}
+
+# ballast_vm NAME JQ: a field of one VM, as ballastd sees it
+ballast_vm() {
+  ctl --json show "$1" | jq -r "$2"
+}
+
+# ballast_status JQ
+ballast_status() {
+  ctl --json status | jq -r "$1"
+}
+
+# until_true SECONDS COMMAND...: polls it; fails when the time is over
+until_true() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    if ((SECONDS >= end)); then return 1; fi
+    sleep 0.2
+  done
+}
+
+# ballast_knows NAME...: it has seen the balloon and statistics of each
+ballast_knows() {
+  local n
+  for n in "$@"; do
+    [ "$(ctl --json list | jq --arg n "$n" '[.vms[] | select(.name == $n and .actual > 0 and .stats.source != "none")] | length')" = 1 ] ||
+      return 1
+  done
+}
