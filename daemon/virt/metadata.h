@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A VM's own settings, kept in its domain's <metadata>:
+ *
+ *      <ballast:memory xmlns:ballast='urn:org.ballast1:vm:1'
+ *              reservation='256MiB' limit='2GiB' shares='normal' manage='yes'/>
+ *
+ * Every attribute is optional.  Sizes: a number with B, KiB, MiB, GiB or TiB
+ * (K, M, G, T mean the same; a bare number is bytes).  shares: low, normal,
+ * high (5, 10, 20 per MiB configured, as in ESX) or a number.  manage: yes, no.
+ */
+#ifndef BALLAST_VIRT_METADATA_H
+#define BALLAST_VIRT_METADATA_H
+
+#include <libxml/tree.h>
+
+#include <ballast/units.h>
+
+#define BL_METADATA_URI "urn:org.ballast1:vm:1"
+#define BL_METADATA_KEY "ballast"
+
+#define BL_SHARES_LOW    5
+#define BL_SHARES_NORMAL 10
+#define BL_SHARES_HIGH   20
+
+enum bl_shares_kind {
+        BL_SHARES_KIND_UNSET,
+        BL_SHARES_KIND_LOW,
+        BL_SHARES_KIND_NORMAL,
+        BL_SHARES_KIND_HIGH,
+        BL_SHARES_KIND_NUMBER,
+};
+
+struct bl_vm_metadata {
+        uint64_t reservation; /* BL_UNSET: not given */
+        uint64_t limit;
+        enum bl_shares_kind shares_kind;
+        uint64_t shares; /* for NUMBER */
+        int manage; /* 1, 0; -1 not given */
+};
+
+#define BL_VM_METADATA_NONE                                                                                    \
+        {                                                                                                      \
+                .reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_UNSET, .manage = -1, \
+        }
+
+/* Parses the element.  -EINVAL with *ret_message (allocated; says which
+ * attribute, what is wrong and how to mend it); `ret` is then untouched.  An
+ * unknown attribute or child is an error too: a typing mistake must not pass
+ * for a setting. */
+int bl_vm_metadata_parse_node(const xmlNode *element, struct bl_vm_metadata *ret, char **ret_message);
+int bl_vm_metadata_parse(const char *xml, struct bl_vm_metadata *ret, char **ret_message);
+
+/* The element's text for virDomainSetMetadata (without the prefix, which
+ * libvirt adds); NULL in *ret when nothing is set: the element is to be removed. */
+int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret);
+
+/* Shares in force for a VM with `max` bytes configured; unset counts as normal. */
+uint64_t bl_vm_metadata_shares(const struct bl_vm_metadata *m, uint64_t max);
+
+/* Lays the fields of `over` that are given over `m`. */
+void bl_vm_metadata_merge(struct bl_vm_metadata *m, const struct bl_vm_metadata *over);
+
+#endif

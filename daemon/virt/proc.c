@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/virt/proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <ballast/cleanup.h>
+
+#define DEFAULT_RUN_DIR  "/run/libvirt/qemu"
+#define DEFAULT_PROC_DIR "/proc"
+
+void bl_uuid_to_string(const uint8_t uuid[BL_UUID_LEN], char ret[37])
+{
+        static const char hex[] = "0123456789abcdef";
+        char *p = ret;
+
+        for (int i = 0; i < BL_UUID_LEN; i++) {
+                if (i == 4 || i == 6 || i == 8 || i == 10)
+                        *p++ = '-';
+                *p++ = hex[uuid[i] >> 4];
+                *p++ = hex[uuid[i] & 15];
+        }
+        *p = '\0';
+}
+
+static int hex_digit(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        if (c >= 'a' && c <= 'f')
+                return c - 'a' + 10;
+        if (c >= 'A' && c <= 'F')
+                return c - 'A' + 10;
+        return -1;
+}
+
+int bl_uuid_from_string(const char *s, uint8_t ret[BL_UUID_LEN])
+{
+        uint8_t uuid[BL_UUID_LEN];
+
+        if (!s)
+                return -EINVAL;
+        for (int i = 0; i < BL_UUID_LEN; i++) {
+                int high, low;
+
+                if (*s == '-')
+                        s++;
+                high = hex_digit(s[0]);
+                low = high < 0 ? -1 : hex_digit(s[1]);
+                if (low < 0)
+                        return -EINVAL;
+                uuid[i] = (uint8_t)(high << 4 | low);
+                s += 2;
+        }
+        if (*s)
+                return -EINVAL;
+        memcpy(ret, uuid, sizeof(uuid));
+        return 0;
+}
+
+/* A short file's beginning, NUL-ended; returns the length or negative errno. */
+static ssize_t read_small(const char *path, char *buf, size_t size)
+{
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        size_t len = 0;
+
+        if (fd < 0)
+                return -errno;
+        while (len < size - 1) {
+                ssize_t n = read(fd, buf + len, size - 1 - len);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return -errno;
+                if (n == 0)
+                        break;
+                len += (size_t)n;
+        }
+        buf[len] = '\0';
+        return (ssize_t)len;
+}
+
+static int no_process(ssize_t r)
+{
+        return r == -ENOENT || r == -ESRCH ? -ESRCH : (int)r;
+}
+
+/* State letter and start time; the name field may hold blanks and brackets. */
+static int read_stat(const char *proc_dir, pid_t pid, char *ret_state, uint64_t *ret_start)
+{
+        char path[4096], buf[1024], *p, state;
+        uint64_t start;
+        ssize_t n;
+
+        if (snprintf(path, sizeof(path), "%s/%d/stat", proc_dir ?: DEFAULT_PROC_DIR, (int)pid) >= (int)sizeof(path))
+                return -ENAMETOOLONG;
+        n = read_small(path, buf, sizeof(buf));
+        if (n < 0)
+                return no_process(n);
+        p = strrchr(buf, ')');
+        if (!p || p[1] != ' ')
+                return -ESRCH;
+        state = p[2];
+        /* state is field 3, start time 22 */
+        p += 2;
+        for (int field = 3; field < 22; field++) {
+                p = strchr(p, ' ');
+                if (!p)
+                        return -ESRCH;
+                p++;
+        }
+        if (sscanf(p, "%" SCNu64, &start) != 1)
+                return -ESRCH;
+        *ret_state = state;
+        *ret_start = start;
+        return 0;
+}
+
+/* Is the UUID one of QEMU's arguments?  libvirt passes it as "-uuid UUID"; the
+ * arguments are long, so the file is read in pieces that overlap. */
+static int cmdline_has(const char *proc_dir, pid_t pid, const char *uuid)
+{
+        char path[4096], buf[8192 + 64];
+        size_t keep = 0, uuid_len = strlen(uuid);
+        _cleanup_close_ int fd = -1;
+
+        if (snprintf(path, sizeof(path), "%s/%d/cmdline", proc_dir ?: DEFAULT_PROC_DIR, (int)pid) >= (int)sizeof(path))
+                return -ENAMETOOLONG;
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return no_process(-errno);
+        for (;;) {
+                ssize_t n = read(fd, buf + keep, sizeof(buf) - keep);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return no_process(-errno);
+                if (n == 0)
+                        return 0;
+                n += (ssize_t)keep;
+                if (memmem(buf, (size_t)n, uuid, uuid_len))
+                        return 1;
+                keep = (size_t)n < uuid_len - 1 ? (size_t)n : uuid_len - 1;
+                memmove(buf, buf + n - keep, keep);
+        }
+}
+
+int bl_instance_find(const char *run_dir, const char *proc_dir, const char *name, const uint8_t uuid[BL_UUID_LEN],
+                     struct bl_instance *ret)
+{
+        char path[4096], buf[64], text[37], state, *end;
+        struct bl_instance i;
+        ssize_t n;
+        long pid;
+        int r;
+
+        /* a name is one component: libvirt refuses others, and so do we */
+        if (strchr(name, '/'))
+                return -EINVAL;
+        if (snprintf(path, sizeof(path), "%s/%s.pid", run_dir ?: DEFAULT_RUN_DIR, name) >= (int)sizeof(path))
+                return -ENAMETOOLONG;
+        n = read_small(path, buf, sizeof(buf));
+        if (n < 0)
+                return (int)n;
+        errno = 0;
+        pid = strtol(buf, &end, 10);
+        if (errno || end == buf || (*end && *end != '\n') || pid <= 1 || pid > INT32_MAX)
+                return -EINVAL;
+
+        i.pid = (pid_t)pid;
+        r = read_stat(proc_dir, i.pid, &state, &i.start);
+        if (r < 0)
+                return r;
+        bl_uuid_to_string(uuid, text);
+        r = cmdline_has(proc_dir, i.pid, text);
+        if (r < 0)
+                return r;
+        if (r == 0)
+                return -ESRCH;
+        *ret = i;
+        return 0;
+}
+
+int bl_instance_state(const char *proc_dir, const struct bl_instance *i, char *ret)
+{
+        uint64_t start;
+        char state;
+        int r;
+
+        r = read_stat(proc_dir, i->pid, &state, &start);
+        if (r < 0)
+                return r;
+        if (start != i->start)
+                return -ESRCH;
+        *ret = state;
+        return 0;
+}
+
+static uint64_t clock_usec(clockid_t clock)
+{
+        struct timespec ts;
+
+        if (clock_gettime(clock, &ts) < 0)
+                return 0;
+        return (uint64_t)ts.tv_sec * BL_SEC + (uint64_t)ts.tv_nsec / 1000;
+}
+
+usec_t bl_instance_started_at(const struct bl_instance *i)
+{
+        long hz = sysconf(_SC_CLK_TCK);
+        uint64_t since_boot = bl_mul_sat(i->start, BL_SEC / (uint64_t)(hz > 0 ? hz : 100));
+        uint64_t boot = clock_usec(CLOCK_BOOTTIME), mono = clock_usec(CLOCK_MONOTONIC);
+
+        /* suspended time counts in the one and not in the other */
+        return bl_sub_sat(since_boot, bl_sub_sat(boot, mono));
+}
