@@ -18,6 +18,11 @@ struct bl_policy_config {
         usec_t retry_first;     /* first retry of a stuck guest; doubles */
         usec_t retry_max;
         usec_t settle;          /* after a command, a VM is not turned round within this time */
+        uint64_t first_speed;   /* bytes/s that a guest is taken to give before it was seen to */
+        usec_t horizon;         /* a guest is asked for what it gives within this time, the rest comes from others */
+        usec_t lead_min;        /* growth is met at least this far ahead */
+        usec_t lead_max;        /* and at most this far */
+        usec_t lying_after;     /* it says it gave, and the host has seen nothing for this long */
 
         /* Safety mechanisms off: tests only, never set from a file.  Each has
          * a scenario in tests/sim that fails when it is set. */

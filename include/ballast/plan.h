@@ -70,8 +70,9 @@ struct bl_decision {
         bool act;        /* false: leave it, `why` says why */
         uint64_t from;   /* balloon when decided: what one more look must still find */
         uint64_t to;     /* new balloon target */
-        uint64_t floor;  /* least that this guest needs by its own figures */
+        uint64_t floor;  /* least that this guest needs by its own figures; `from` where those are not good */
         uint64_t want;   /* what it would have with memory to spare */
+        uint64_t due;    /* bytes that it is short of and entitled to; 0: not short */
         uint64_t speed;  /* bytes/s that it was seen to give */
         bool stuck;
         bool lying;
@@ -84,6 +85,8 @@ struct bl_plan {
         enum bl_host_state state_before;
         struct bl_marks marks;
         uint64_t lead;      /* bytes by which the mark leads, for growth */
+        uint64_t goal;      /* free memory that reclaim works towards, and that no grant may touch */
+        uint64_t promised;  /* bytes of free memory that guests were granted and have not used yet */
         uint64_t shortfall; /* bytes to be freed to reach the goal, before what is already on its way */
         uint64_t coming;    /* bytes on their way from earlier commands */
         uint64_t unmet;     /* of the shortfall, what no guest can give */

@@ -60,6 +60,7 @@ struct bl_guest_stats {
         enum bl_stats_source source;
         usec_t at;
         usec_t period;      /* how often a fresh report is due */
+        uint64_t actual;    /* balloon size when the report was made; 0 or BL_UNSET: the policy reckons it itself */
         uint64_t total;     /* MemTotal: what the guest's kernel manages now */
         uint64_t available; /* MemAvailable */
         uint64_t unused;    /* MemFree */

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One tick: how much is needed, who gives it, who gets what is free.
+ *
+ * Memory is freed in one tick and granted in a later one, when it is seen to be
+ * free (squeezed's two-phase targets); what a grant may use is what stays above
+ * the goal even if every grant of before is used at once.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+/* A stuck guest is tried again with this much: worth having, and no harm if it is more than is needed. */
+#define PROBE (64 * BL_MIB)
+
+struct sums {
+        uint64_t promised;    /* granted before and not used yet */
+        uint64_t coming;      /* to be freed within the horizon by earlier commands */
+        uint64_t outstanding; /* to be freed by them at all */
+        uint64_t speed;       /* joint, of those that can give */
+        uint64_t spent;       /* of what was promised, used since the last snapshot */
+        uint64_t pool;        /* held by all that take part in the division */
+        bool pressed;
+        bool due;
+};
+
+static void add_up(const struct bl_tick *t, struct sums *ret)
+{
+        struct sums z = {};
+
+        for (size_t i = 0; i < t->n; i++) {
+                const struct bl_work *w = &t->w[i];
+                const struct bl_vm_state *st = w->st;
+                uint64_t has = st->dir > 0 ? bl_max(w->vm->actual, st->cmd_target) : w->vm->actual;
+
+                z.promised = bl_add_sat(z.promised, bl_add_sat(st->credit, bl_sub_sat(st->asked, has)));
+                z.spent = bl_add_sat(z.spent, st->spent);
+                if (w->moving) {
+                        uint64_t to = st->cmd_target;
+
+                        z.outstanding = bl_add_sat(z.outstanding, bl_sub_sat(w->holds, to));
+                        to = bl_max(to, bl_reach(w, t->c));
+                        z.coming = bl_add_sat(z.coming, bl_sub_sat(w->holds, to));
+                }
+                if (w->may_take && !st->doubted && w->base > w->lowest)
+                        z.speed = bl_add_sat(z.speed, st->speed);
+                if (w->may_grant)
+                        z.pool = bl_add_sat(z.pool, w->base_up);
+                z.pressed |= w->may_take && st->pressed > 0;
+                z.due |= w->due > 0;
+        }
+        *ret = z;
+}
+
+/* By how much the marks lead: what the host loses until the guests could have given it. */
+static uint64_t reckon_lead(const struct bl_tick *t, const struct sums *z, uint64_t goal)
+{
+        const struct bl_host *h = &t->s->host;
+        /* granted memory that comes into use was set aside for that, and is no sign of more to come */
+        uint64_t growth = bl_sub_sat(h->growth, t->p->spending), missing = bl_sub_sat(goal, h->free);
+        usec_t time;
+
+        if (growth == 0)
+                return 0;
+        if (z->speed == 0)
+                time = missing > 0 ? t->c->lead_max : t->c->lead_min;
+        else
+                time = bl_mul_sat(missing, BL_SEC) / z->speed;
+        time = bl_add_sat(time, t->p->latency + t->p->interval);
+        return bl_rate_times(growth, bl_clamp(time, t->c->lead_min, t->c->lead_max));
+}
+
+/* How fast granted memory comes into use; falls off within seconds, as the sensed growth does. */
+static void note_spending(struct bl_policy *p, uint64_t spent, usec_t dt)
+{
+        uint64_t rate;
+
+        if (dt == 0)
+                return;
+        rate = bl_mul_sat(spent, BL_SEC) / dt;
+        p->spending = bl_max(rate, p->spending - bl_min(p->spending, bl_rate_times(p->spending / 2, dt)));
+}
+
+/* A guest that is under pressure is not shrunk and gets more, unless it has more than its shares entitle
+ * it to: pressure is what it says, and memory in use can at least not be had without using it. */
+static void protect_pressed(struct bl_tick *t, bl_level fair)
+{
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+
+                if (w->due_pressed)
+                        w->due = bl_min(w->due, bl_sub_sat(bl_fair_size(w, fair), w->base_up));
+                if (w->may_take && w->st->pressed > 0)
+                        w->lowest = bl_max(w->lowest, bl_min(w->vm->actual, bl_fair_size(w, fair)));
+        }
+}
+
+static void open_rooms(struct bl_tick *t, bool all)
+{
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+                uint64_t least = w->lowest;
+
+                w->room = 0;
+                if (!w->may_take || w->due > 0)
+                        continue;
+                /* Nothing is expected of a guest that did not follow before, until it moves again. */
+                if (w->st->doubted && !t->c->test.no_stuck_detection)
+                        continue;
+                /* One that stands still has been asked already; more and more of it would only come all at
+                 * once when it moves. */
+                if (w->st->dir < 0 && !w->moving)
+                        continue;
+                if (!all) {
+                        least = bl_max(least, bl_reach(w, t->c));
+                        if (w->settling && w->st->last_dir > 0)
+                                continue;
+                }
+                w->room = bl_sub_sat(w->base, least);
+                if (w->room < t->c->dead_band)
+                        w->room = 0;
+        }
+}
+
+/* Above its limit: that is the administrator's word, at rest as well. Returns the bytes that it frees. */
+static uint64_t take_forced(struct bl_tick *t)
+{
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+                uint64_t to, part;
+
+                if (!w->forced)
+                        continue;
+                to = bl_max(w->vm->limit, w->lowest);
+                part = bl_sub_sat(w->base, to);
+                w->take += part;
+                w->base -= part;
+                w->room = bl_min(w->room, bl_sub_sat(w->base, w->lowest));
+                sum = bl_add_sat(sum, part);
+        }
+        return sum;
+}
+
+/* Guests that did not follow before are asked in addition to the others, not instead of them. */
+static void probe_doubted(struct bl_tick *t)
+{
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+
+                if (!w->may_take || !w->st->doubted || w->st->limited || w->st->dir != 0 || w->take > 0 || w->due > 0 ||
+                    t->now < w->st->retry_at || t->c->test.no_stuck_detection)
+                        continue;
+                if (bl_sub_sat(w->base, w->lowest) < t->c->dead_band)
+                        continue;
+                w->take = bl_min(bl_sub_sat(w->base, w->lowest), PROBE);
+                w->base -= w->take;
+        }
+}
+
+/* --- decisions ----------------------------------------------------------------------------------- */
+
+/* The nearest target at or above x that is the daemon's own (offer.phase); UINT64_MAX if there is none. */
+static uint64_t grain_up(const struct bl_offer *o, uint64_t x)
+{
+        uint64_t phase, below;
+
+        if (o->grain == 0)
+                return x;
+        phase = o->phase % o->grain;
+        if (x <= phase)
+                return phase;
+        below = (x - phase) % o->grain;
+        return below == 0 ? x : bl_add_sat(x, o->grain - below);
+}
+
+/* At or below x; 0 if there is none. */
+static uint64_t grain_down(const struct bl_offer *o, uint64_t x)
+{
+        uint64_t phase;
+
+        if (o->grain == 0)
+                return x;
+        phase = o->phase % o->grain;
+        return x < phase ? 0 : x - (x - phase) % o->grain;
+}
+
+/* Puts the target back to where a guest stopped, so that it does not give (or take) later, at a bad time. */
+static bool park(const struct bl_work *w, struct bl_decision *d)
+{
+        const struct bl_vm *vm = w->vm;
+        const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
+        uint64_t to;
+
+        if (!w->st->park || bl_max(vm->target, vm->actual) - bl_min(vm->target, vm->actual) < BL_STEP)
+                return false;
+
+        to = grain_up(o, vm->actual);
+        if (to > vm->max || to > bl_add_sat(vm->actual, bl_max(o->gives, o->grain)))
+                to = grain_down(o, vm->actual);
+        if (to == 0 || to == vm->target)
+                return false;
+        d->act = true;
+        d->why = BL_WHY_PARK_STUCK;
+        d->to = to;
+        return true;
+}
+
+static void decide_grant(const struct bl_tick *t, struct bl_work *w, struct bl_decision *d)
+{
+        uint64_t to = grain_down(&w->vm->offer[BL_ENGINE_BALLOON], bl_min(w->base_up, w->highest));
+
+        if (to < bl_add_sat(w->base_up - w->grant, BL_STEP) || to == w->vm->target) {
+                d->why = BL_WHY_DEAD_BAND;
+                return;
+        }
+        d->act = true;
+        d->why = w->grant_why;
+        d->to = to;
+        w->st->asked = to;
+        w->st->asked_at = t->now;
+}
+
+static void decide_take(struct bl_work *w, struct bl_decision *d, enum bl_reason why)
+{
+        uint64_t was = w->st->dir < 0 ? bl_min(w->vm->target, w->vm->actual) : w->vm->actual;
+        uint64_t to = grain_up(&w->vm->offer[BL_ENGINE_BALLOON], bl_max(w->base, w->lowest));
+
+        /* never to the bare size when it is not a legal target, and never upwards */
+        if (bl_add_sat(to, BL_STEP) > was) {
+                d->why = w->st->dir < 0 ? BL_WHY_IN_FLIGHT : BL_WHY_DEAD_BAND;
+                return;
+        }
+        d->act = true;
+        d->why = w->forced ? BL_WHY_TAKE_LIMIT : why;
+        d->to = to;
+}
+
+static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reason why, bool taking,
+                       struct bl_decision *d)
+{
+        const struct bl_vm *vm = w->vm;
+        const struct bl_vm_state *st = w->st;
+
+        *d = (struct bl_decision){
+                .engine = BL_ENGINE_BALLOON,
+                .why = w->skip,
+                .from = vm->actual,
+                .to = vm->actual,
+                .floor = bl_has_need(w) ? bl_max(w->need.floor, bl_min(vm->reservation, vm->limit)) : vm->actual,
+                .want = w->highest,
+                .due = bl_add_sat(w->due, w->grant_why == BL_WHY_GRANT_REST ? 0 : w->grant),
+                .speed = st->speed,
+                .stuck = st->stuck,
+                .lying = st->lying,
+                .retry_at = st->stuck ? bl_max(st->retry_at, 1) : 0,
+        };
+
+        if (w->hands_off)
+                return;
+
+        if (vm->in_flight) {
+                if (d->why == BL_WHY_NOTHING)
+                        d->why = BL_WHY_IN_FLIGHT;
+        } else if (w->grant > 0) {
+                decide_grant(t, w, d);
+        } else if (park(w, d)) {
+                return;
+        } else if (w->take > 0) {
+                decide_take(w, d, why);
+        } else if (w->due > 0) {
+                d->why = BL_WHY_WAIT_FREE;
+        } else if (d->why == BL_WHY_NOTHING) {
+                if (st->dir != 0)
+                        d->why = BL_WHY_IN_FLIGHT;
+                else if (taking && st->limited && w->lowest == st->bottom)
+                        d->why = BL_WHY_SKIP_STUCK;
+                else if (taking && bl_sub_sat(w->base, w->lowest) < t->c->dead_band)
+                        d->why = BL_WHY_SKIP_FLOOR;
+                else if (w->settling && (taking ? st->last_dir > 0 : st->last_dir < 0 && w->base_up < w->highest))
+                        d->why = BL_WHY_SETTLING;
+        }
+}
+
+static enum bl_reason reason_to_take(enum bl_host_state state, bool for_host, bool lead)
+{
+        if (!for_host)
+                return BL_WHY_TAKE_FOR_OTHER;
+        switch (state) {
+        case BL_STATE_LOW:
+                return BL_WHY_TAKE_LOW;
+        case BL_STATE_HARD:
+                return BL_WHY_TAKE_HARD;
+        case BL_STATE_SOFT:
+                return BL_WHY_TAKE_SOFT;
+        case BL_STATE_HIGH:
+        case BL_STATE_CLEAR:
+                return lead ? BL_WHY_TAKE_LEAD : BL_WHY_TAKE_PSI;
+        case _BL_STATE_MAX:
+                break;
+        }
+        return BL_WHY_TAKE_SOFT;
+}
+
+/* Memory that squeezed guests get back when there is plenty. */
+static void grant_at_rest(struct bl_tick *t, uint64_t spare, struct bl_pick *picks)
+{
+        bool others = false;
+
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+
+                if (w->may_grant && !w->given_up && bl_sub_sat(w->highest, w->base_up) >= t->c->dead_band)
+                        others = true;
+        }
+        /* one that does not follow comes last */
+        if (others) {
+                for (size_t i = 0; i < t->n; i++)
+                        t->w[i].may_grant &= !t->w[i].given_up;
+        }
+        bl_grant(t->w, t->n, spare, BL_WHY_GRANT_REST, t->c, picks);
+}
+
+static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
+{
+        const struct bl_policy_config *c = t->c;
+        const struct bl_host *h = &t->s->host;
+        const struct bl_marks *m = &plan->marks;
+        uint64_t free = h->free, margin, base_goal, spare, granted, taken, coming, needed = 0, unmet;
+        bool psi, lead, reclaim, for_host;
+        bl_level fair = 0;
+        struct sums z;
+
+        bl_prepare(t);
+        add_up(t, &z);
+        note_spending(t->p, z.spent, t->dt);
+
+        /* Far enough above the mark that a rest smaller than the dead band does not keep us below it. */
+        margin = bl_max(m->mark[BL_STATE_CLEAR] / 16, 2 * c->dead_band);
+        base_goal = bl_add_sat(m->mark[BL_STATE_CLEAR], margin);
+        plan->lead = reckon_lead(t, &z, base_goal);
+        plan->goal = bl_add_sat(base_goal, plan->lead);
+        plan->coming = z.coming;
+        plan->promised = z.promised;
+
+        lead = bl_sub_sat(free, plan->lead) < m->mark[BL_STATE_SOFT];
+        /* The kernel tells of stalls: the marks are too low for what is going on, so a further quarter is
+         * freed each time; with plenty free the stalls have other causes. */
+        psi = h->budget_is_ram && h->psi_pressure && free < m->mark[BL_STATE_HIGH];
+        if (psi)
+                plan->goal = bl_max(plan->goal, bl_add_sat(free, m->min_free / 4));
+        reclaim = t->state >= BL_STATE_SOFT || lead || psi;
+        plan->shortfall = reclaim ? bl_sub_sat(plan->goal, free) : 0;
+
+        spare = bl_sub_sat(free, plan->goal);
+        if (c->test.no_two_phase)
+                spare = UINT64_MAX;
+        else
+                spare = bl_sub_sat(spare, z.promised);
+
+        if (z.pressed || z.due)
+                fair = bl_fair_level(t->w, t->n, bl_add_sat(z.pool, spare == UINT64_MAX ? 0 : spare));
+        if (z.pressed)
+                protect_pressed(t, fair);
+
+        open_rooms(t, false);
+        granted = 0;
+        if (z.due) {
+                bl_entitle(t->w, t->n, fair, c);
+                granted = bl_grant(t->w, t->n, spare, BL_WHY_GRANT_RESERVED, c, picks);
+                granted += bl_grant(t->w, t->n, spare - granted, BL_WHY_GRANT_NEED, c, picks);
+        }
+
+        taken = take_forced(t);
+        coming = bl_add_sat(z.coming, taken);
+        for (size_t i = 0; i < t->n; i++)
+                needed = bl_add_sat(needed, t->w[i].due);
+        needed = bl_sub_sat(bl_add_sat(needed, plan->shortfall), coming);
+        for_host = plan->shortfall > coming;
+
+        if (needed >= c->dead_band) {
+                taken += bl_revoke(t->w, t->n, plan->shortfall, coming, true, c, picks);
+
+                /* What is left of the host's need is asked from the slow ones after all, and in need from
+                 * those that were told to grow a moment ago. */
+                unmet = bl_sub_sat(plan->shortfall, bl_add_sat(z.outstanding, taken));
+                if (unmet >= c->dead_band && t->state >= BL_STATE_SOFT) {
+                        open_rooms(t, true);
+                        taken += bl_revoke(t->w, t->n, unmet, 0, false, c, picks);
+                }
+                probe_doubted(t);
+        }
+        plan->unmet = bl_sub_sat(plan->shortfall, bl_add_sat(z.outstanding, taken));
+
+        if (t->state == BL_STATE_HIGH && !reclaim && needed == 0) {
+                /* twice the mark: the way down from there is as long as the one to soft */
+                uint64_t keep = bl_add_sat(bl_add_sat(2 * m->min_free, margin), bl_add_sat(plan->lead, z.promised));
+
+                grant_at_rest(t, bl_sub_sat(free, bl_add_sat(keep, granted)) / 2, picks);
+        }
+
+        for (size_t i = 0; i < t->n; i++)
+                decide_one(t, &t->w[i], reason_to_take(t->state, for_host, lead), needed > 0, &plan->d[i]);
+}
+
+int bl_policy_decide(struct bl_policy *p, const struct bl_snapshot *s, const struct bl_policy_config *c, usec_t now,
+                     struct bl_plan *ret)
+{
+        struct bl_plan plan = {.at = now, .n = s->n_vms};
+        struct bl_pick *picks = NULL;
+        struct bl_tick t;
+        int r;
+
+        t = (struct bl_tick){.s = s, .c = c, .now = now, .p = p, .n = s->n_vms};
+
+        /* Everything that can fail comes before anything is changed. */
+        plan.d = calloc(s->n_vms + 1, sizeof(*plan.d));
+        t.w = calloc(s->n_vms + 1, sizeof(*t.w));
+        picks = calloc(s->n_vms + 1, sizeof(*picks));
+        r = plan.d && t.w && picks ? bl_table_reserve(p, s->n_vms) : -ENOMEM;
+        if (r < 0) {
+                free(picks);
+                free(t.w);
+                free(plan.d);
+                return r;
+        }
+
+        if (p->started && s->at > p->last_at) {
+                usec_t interval = bl_min(s->at - p->last_at, 5 * BL_SEC);
+
+                p->interval = p->interval == 0 ? interval : (3 * p->interval + interval) / 4;
+                t.dt = s->at - p->last_at;
+        }
+        p->started = true;
+        p->last_at = s->at;
+
+        bl_marks_compute(s->host.budget, c->min_free, &plan.marks);
+        plan.state_before = p->state;
+        p->state = bl_state_next(p->state, s->host.free, &plan.marks, !c->test.no_hysteresis);
+        plan.state = t.state = p->state;
+
+        run(&t, picks, &plan);
+        bl_table_purge(p, s->at);
+
+        free(picks);
+        free(t.w);
+        *ret = plan;
+        return 0;
+}

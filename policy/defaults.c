@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The shipped settings, each with its reason. */
+#include <ballast/config.h>
+
+void bl_policy_config_default(struct bl_policy_config *ret)
+{
+        *ret = (struct bl_policy_config){
+                /* ESX's sliding scale: a part of the budget that shrinks as hosts grow. */
+                .min_free = BL_UNSET,
+
+                /* Waldspurger 2002, section 5.3: an idle page costs four times an active one.
+                 * High enough that idle memory goes first, low enough that an idle guest keeps
+                 * a part of what its shares entitle it to, for when it wakes. */
+                .idle_tax = 7500,
+
+                /* Linux guests of 512 MiB died of their OOM killer when squeezed to the last (DESIGN
+                 * section 4); MemAvailable is an estimate, and one report is up to a period old.
+                 * 64 MiB is what a busy small guest allocates between two reports. */
+                .guest_margin = 64 * BL_MIB,
+
+                /* Larger guests err by larger amounts; Hyper-V ships 20 % of commit as its buffer,
+                 * ours stands above the working set and can be smaller. */
+                .guest_margin_ratio = 1000,
+
+                /* The virtio balloon moves 1 MiB per request; four of them are the least that is
+                 * worth waking a guest, a worker and a record on disk. */
+                .dead_band = 4 * BL_MIB,
+
+                /* ChromeOS concierge calls a balloon stalled after 4 s. */
+                .stuck_after = 4 * BL_SEC,
+
+                /* Long enough not to nag, short enough that a guest that was only busy (boot, a
+                 * long stop of its vCPUs) takes part again soon. */
+                .retry_first = 20 * BL_SEC,
+                .retry_max = 600 * BL_SEC,
+
+                /* Two report periods of 5 s: the figures after a command are in before the next
+                 * command may say the opposite. */
+                .settle = 10 * BL_SEC,
+
+                /* Optimistic on purpose: the first command moves all that is needed at once (512 MiB
+                 * in one step), and what does not come is soon known. Bare-metal guests give 1-4 GiB/s. */
+                .first_speed = BL_GIB,
+
+                /* What a guest cannot give in two seconds is asked from others meanwhile. */
+                .horizon = 2 * BL_SEC,
+
+                /* No sensing is finer than a tenth of a second (PSI looks ten times a window), and
+                 * growth seen for a moment says nothing about the time beyond a few seconds. */
+                .lead_min = 100 * BL_MSEC,
+                .lead_max = 5 * BL_SEC,
+
+                /* RSS follows MADV_DONTNEED at once; three seconds cover late readings of it. */
+                .lying_after = 3 * BL_SEC,
+        };
+}

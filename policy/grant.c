@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Who gets memory that is free, and how much of it. */
+#include "internal.h"
+
+struct filling {
+        uint64_t amount;
+        enum bl_reason why;
+        permyriad_t tax;
+};
+
+static uint64_t wanted(const struct bl_work *w, enum bl_reason why)
+{
+        if (!w->may_grant)
+                return 0;
+        if (why == BL_WHY_GRANT_REST)
+                return w->settling && w->st->last_dir < 0 ? 0 : bl_sub_sat(w->highest, w->base_up);
+        return w->due_reserved == (why == BL_WHY_GRANT_RESERVED) ? w->due : 0;
+}
+
+/* What a guest is short of, it will use; what it gets at rest may lie idle, and is taxed as when it is
+ * taken, so that giving and taking have the same end. */
+static uint64_t active(const struct bl_work *w, enum bl_reason why)
+{
+        return why == BL_WHY_GRANT_REST ? w->active : UINT64_MAX;
+}
+
+static uint64_t gets_at(const struct bl_work *w, bl_level level, enum bl_reason why, permyriad_t tax)
+{
+        uint64_t want = wanted(w, why);
+
+        if (want == 0)
+                return 0;
+        return bl_min(bl_sub_sat(bl_level_size(level, w->shares, active(w, why), tax), w->base_up), want);
+}
+
+static bool affordable(const struct bl_work *w, size_t n, bl_level level, const void *arg)
+{
+        const struct filling *f = arg;
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < n; i++)
+                sum = bl_add_sat(sum, gets_at(&w[i], level, f->why, f->tax));
+        return sum <= f->amount;
+}
+
+uint64_t bl_grant(struct bl_work *w, size_t n, uint64_t amount, enum bl_reason why, const struct bl_policy_config *c,
+                  struct bl_pick *picks)
+{
+        struct filling f = {.amount = amount, .why = why, .tax = c->idle_tax};
+        bl_level high = 0, level;
+        uint64_t given = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                uint64_t want = wanted(&w[i], why);
+
+                w[i].part = 0;
+                if (want == 0)
+                        continue;
+                w[i].order = bl_level_of(w[i].base_up, w[i].shares, active(&w[i], why), c->idle_tax);
+                high = bl_max(high, bl_level_of(w[i].base_up + want, w[i].shares, active(&w[i], why), c->idle_tax));
+        }
+        if (high == 0 || amount < c->dead_band)
+                return 0;
+
+        level = bl_level_find(w, n, high, affordable, &f);
+        for (size_t i = 0; i < n; i++) {
+                w[i].part = gets_at(&w[i], level, why, c->idle_tax);
+                w[i].part_max = wanted(&w[i], why);
+        }
+        bl_in_steps(w, n, c->dead_band, picks);
+
+        for (size_t i = 0; i < n; i++) {
+                /* the steps together may come to more than there is, by less than one of them */
+                uint64_t part = bl_min(w[i].part, bl_sub_sat(amount, given));
+
+                if (part < c->dead_band)
+                        continue;
+                w[i].grant += part;
+                w[i].grant_why = why;
+                w[i].base_up += part;
+                if (why != BL_WHY_GRANT_REST)
+                        w[i].due -= bl_min(part, w[i].due);
+                given += part;
+        }
+        return given;
+}
+
+uint64_t bl_fair_size(const struct bl_work *w, bl_level fair)
+{
+        uint64_t size = bl_level_size(fair, w->shares, UINT64_MAX, 0);
+
+        return bl_clamp(size, bl_min(w->vm->reservation, w->highest), w->highest);
+}
+
+static bool divisible(const struct bl_work *w, size_t n, bl_level level, const void *arg)
+{
+        const uint64_t *pool = arg;
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                if (w[i].may_grant)
+                        sum = bl_add_sat(sum, bl_fair_size(&w[i], level));
+        }
+        return sum <= *pool;
+}
+
+bl_level bl_fair_level(const struct bl_work *w, size_t n, uint64_t pool)
+{
+        bl_level high = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                if (w[i].may_grant)
+                        high = bl_max(high, bl_level_of(w[i].highest, w[i].shares, UINT64_MAX, 0));
+        }
+        return bl_level_find(w, n, high, divisible, &pool);
+}
+
+void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_policy_config *c)
+{
+        bl_level richest = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                if (w[i].room > 0)
+                        richest = bl_max(richest, bl_level_of(w[i].base, w[i].shares, w[i].active, c->idle_tax));
+        }
+
+        for (size_t i = 0; i < n; i++) {
+                uint64_t most;
+
+                if (w[i].due == 0 || w[i].due_reserved)
+                        continue;
+                /* its share of all, and more while others hold memory that they pay less for */
+                most = bl_max(bl_fair_size(&w[i], fair), bl_level_size(richest, w[i].shares, UINT64_MAX, 0));
+                w[i].due = bl_min(w[i].due, bl_sub_sat(most, w[i].base_up));
+        }
+}

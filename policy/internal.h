@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of the policy share; nobody else includes this. */
+#ifndef BALLAST_POLICY_INTERNAL_H
+#define BALLAST_POLICY_INTERNAL_H
+
+#include <stddef.h>
+
+#include <ballast/policy.h>
+
+/* Below this a balloon has not moved: the driver works in requests of 256 pages. */
+#define BL_STEP BL_MIB
+
+/* --- what is learned over time --------------------------------------------------------------- */
+
+/* The range that a balloon was in from `since` to the `since` of the next. */
+struct bl_past {
+        usec_t since;
+        uint64_t low;
+        uint64_t high;
+};
+
+#define BL_PAST_MAX 8
+
+struct bl_vm_state {
+        uint8_t uuid[BL_UUID_LEN];
+        usec_t seen_at;
+        usec_t booted_at;
+
+        /* the last snapshot's figures */
+        uint64_t actual;
+        uint64_t held; /* resident - overhead */
+
+        /* the command under way, or the last one */
+        uint64_t cmd_target;
+        usec_t cmd_at;
+        int dir;         /* -1: shrinking, 1: growing, 0: at its target */
+        int last_dir;    /* of the last command, kept when it is done */
+        uint64_t cmd_from;
+        uint64_t best;   /* furthest that the balloon got */
+        uint64_t best_held;
+        usec_t progress_at; /* of the balloon or the resident size */
+        usec_t actual_at;   /* of the balloon */
+        bool moved;
+
+        uint64_t speed;
+        bool speed_known;
+
+        /* not following */
+        bool stuck;     /* gave nothing at all */
+        bool limited;   /* gave, and stopped at `bottom` */
+        bool doubted;   /* stuck before: nothing is expected of it until it moves */
+        bool wont_grow; /* does not take memory back */
+        bool park;      /* its target is to be put back to where it stopped */
+        uint64_t bottom;
+        unsigned int failures;
+        usec_t retry_at;
+
+        /* lying */
+        bool lying;
+        uint64_t peak;     /* highest balloon before it said that it gave */
+        usec_t suspect_at; /* 0: not suspected */
+
+        /* where the balloon was, so that a report can be read against it */
+        struct bl_past past[BL_PAST_MAX];
+        unsigned int n_past;
+
+        /* the last report */
+        usec_t report_at;
+        uint64_t report_low; /* range of the balloon when it was made */
+        uint64_t report_high;
+        uint64_t swap_in;
+        uint64_t psi_some;
+        unsigned int pressed; /* reports in a row that told of memory pressure */
+        uint64_t total;
+        uint64_t used;      /* total - available */
+        bool follows;       /* its MemTotal follows the balloon */
+        uint64_t own;       /* balloon - MemTotal at rest; BL_UNSET: not known */
+        uint64_t need_rate; /* bytes/s by which what it uses has been growing */
+
+        uint64_t credit; /* granted and not used yet */
+        uint64_t spent;  /* of it, used since the last snapshot */
+        uint64_t asked;  /* target decided on and not seen as told yet; 0: none */
+        usec_t asked_at;
+};
+
+struct bl_policy {
+        bool started;
+        enum bl_host_state state;
+        usec_t last_at;
+        usec_t interval; /* between snapshots */
+        usec_t latency;  /* from a command to the first drop seen */
+        uint64_t spending; /* bytes/s of granted memory that came into use lately */
+
+        struct bl_vm_state *vms;
+        size_t n;
+        size_t allocated;
+        uint32_t *slots; /* hash table: index + 1 into vms, 0: free */
+        size_t n_slots;  /* power of two */
+};
+
+/* table.c: room for `n` more, so that bl_table_get cannot fail. -ENOMEM, then nothing has changed. */
+int bl_table_reserve(struct bl_policy *p, size_t n);
+/* The VM's state, a new one if it was not known; `hint` is where it is likely to be. */
+struct bl_vm_state *bl_table_get(struct bl_policy *p, const struct bl_vm *vm, const struct bl_policy_config *c,
+                                 size_t hint);
+/* Forgets VMs that have been gone for a while. */
+void bl_table_purge(struct bl_policy *p, usec_t now);
+
+/* learn.c */
+void bl_learn_reset(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c);
+void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c,
+              usec_t at);
+
+/* resident memory that is the guest's: what ballooning can free */
+uint64_t bl_held(const struct bl_vm *vm);
+
+struct bl_work;
+
+/* --- one tick --------------------------------------------------------------------------------- */
+
+struct bl_need {
+        uint64_t need; /* what it uses itself */
+        uint64_t margin;
+        uint64_t floor; /* their sum */
+};
+
+/* By how much what a guest needs will have grown when the next report is in. */
+uint64_t bl_need_ahead(const struct bl_work *w);
+
+
+/* floor.c: `actual` is the balloon size that the report belongs to. */
+void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, bool hard,
+                   struct bl_need *ret);
+
+/* MemAvailable, or the best guess at it. */
+uint64_t bl_guest_available(const struct bl_guest_stats *s);
+
+/* One VM's part in the tick. */
+struct bl_work {
+        const struct bl_vm *vm;
+        struct bl_vm_state *st;
+
+        enum bl_reason skip; /* why it is left alone; BL_WHY_NOTHING: it is not */
+        bool hands_off; /* nothing can be told to it, not even to stay where it is */
+        bool may_take;
+        bool may_grant;
+        bool given_up; /* does not follow: gets nothing while others are squeezed for its sake */
+        bool settling; /* was told the opposite a moment ago */
+        bool moving;   /* on its way down, and believed to be */
+
+        struct bl_need need; /* all 0 where its figures are not good */
+        uint64_t lowest;     /* balloon that it may be told to have at least */
+        uint64_t highest;    /* and at most */
+        uint64_t holds;      /* memory of the host behind what the balloon leaves to it */
+        uint64_t base;       /* the same after commands under way and what is decided */
+        uint64_t base_up;    /* balloon that it has or was promised */
+        uint64_t active;     /* what it uses */
+        uint64_t shares;
+        uint64_t room; /* bytes of the host's that may be taken in this round */
+
+        uint64_t due; /* bytes it is short of */
+        bool due_reserved;
+        bool due_pressed; /* because it reports pressure, not because it has no memory available */
+        bool forced;    /* above its limit: it gives in any case */
+        uint64_t take;  /* bytes of the host's memory, decided so far */
+        uint64_t grant; /* bytes, decided so far */
+        enum bl_reason grant_why;
+
+        /* for bl_in_steps: one round's part, the most that it can be, and its place in the queue */
+        uint64_t part;
+        uint64_t part_max;
+        uint64_t order; /* small ones come first */
+};
+
+/* What one tick is about. */
+struct bl_tick {
+        const struct bl_snapshot *s;
+        const struct bl_policy_config *c;
+        usec_t now;
+        usec_t dt; /* since the last snapshot; 0: this is the first */
+        struct bl_policy *p;
+        enum bl_host_state state;
+        struct bl_work *w;
+        size_t n;
+};
+
+/* prepare.c: learns from the snapshot and fills w[]; needs t->state. */
+void bl_prepare(struct bl_tick *t);
+
+/* Is w->need known? */
+bool bl_has_need(const struct bl_work *w);
+
+/* How far a VM may be asked at once, so that it can deliver within the horizon. */
+uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c);
+
+/* --- the market: levels, revocation, grants ---------------------------------------------------- */
+
+/* Bytes per share, idle memory counted for more; see revoke.c. */
+typedef uint64_t bl_level;
+
+/* Size at which a VM pays at `level`; its inverse. */
+uint64_t bl_level_size(bl_level level, uint64_t shares, uint64_t active, permyriad_t idle_tax);
+bl_level bl_level_of(uint64_t size, uint64_t shares, uint64_t active, permyriad_t idle_tax);
+
+/* What a market of all VMs must come to at a level; rises or falls with it, see bl_level_find. */
+typedef bool (*bl_level_test)(const struct bl_work *w, size_t n, bl_level level, const void *arg);
+
+/* The highest level up to `high` at which `test` holds; it holds at all levels below, and 0 is
+ * returned when it holds nowhere. */
+bl_level bl_level_find(const struct bl_work *w, size_t n, bl_level high, bl_level_test test, const void *arg);
+
+struct bl_pick {
+        uint64_t order;
+        size_t index;
+};
+
+/* Puts parts that are smaller than a step together (steps.c). `picks` has room for n. */
+void bl_in_steps(struct bl_work *w, size_t n, uint64_t step, struct bl_pick *picks);
+
+/*
+ * Takes from the VMs that pay least: `fixed` bytes, and (for_due) as much of what others are due as
+ * their shares let them have from those; `coming` bytes of that need not be taken again.  Bounded by
+ * w->room, which is used up; returns the bytes.
+ */
+uint64_t bl_revoke(struct bl_work *w, size_t n, uint64_t fixed, uint64_t coming, bool for_due,
+                   const struct bl_policy_config *c, struct bl_pick *picks);
+
+/* The level at which `pool` bytes are divided by shares alone, within reservations and limits; and
+ * what a VM is entitled to then. */
+bl_level bl_fair_level(const struct bl_work *w, size_t n, uint64_t pool);
+uint64_t bl_fair_size(const struct bl_work *w, bl_level fair);
+
+/* Bounds what is due to each by what it is entitled to. */
+void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_policy_config *c);
+
+/* Gives at most `amount` bytes to those that have least for their shares: to bring them to their
+ * reservation, for what else they are due, or at rest up to w->highest.  `why` says which.  Returns
+ * the bytes. */
+uint64_t bl_grant(struct bl_work *w, size_t n, uint64_t amount, enum bl_reason why, const struct bl_policy_config *c,
+                  struct bl_pick *picks);
+
+#endif

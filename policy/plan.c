@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stdlib.h>
+
+#include <ballast/plan.h>
+
+struct bl_plan *bl_plan_clear(struct bl_plan *p)
+{
+        if (!p)
+                return NULL;
+
+        free(p->d);
+        p->d = NULL;
+        p->n = 0;
+        return NULL;
+}

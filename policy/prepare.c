@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What may be done to each VM, before anything is decided. */
+#include "internal.h"
+
+/* A guest with no statistics this soon after its start is taken to be booting. */
+#define BOOT_TIME (120 * BL_SEC)
+
+/* Why it is left alone, whatever the host's state; sets what may be done nevertheless. */
+static enum bl_reason classify(const struct bl_tick *t, struct bl_work *w)
+{
+        const struct bl_vm *vm = w->vm;
+        const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
+        enum bl_stats_verdict verdict = bl_stats_check(&vm->stats, vm->max, t->now);
+
+        w->hands_off = true;
+        if (!vm->managed)
+                return BL_WHY_SKIP_UNMANAGED;
+        if (vm->no_reclaim != BL_RECLAIM_OK)
+                return BL_WHY_SKIP_RECLAIM;
+        if (vm->hold != BL_HOLD_NONE)
+                return BL_WHY_SKIP_HELD;
+        if (vm->run == BL_RUN_MIGRATING)
+                return BL_WHY_SKIP_MIGRATING;
+        if (vm->run != BL_RUN_RUNNING)
+                return BL_WHY_SKIP_PAUSED;
+        if (vm->hung)
+                return BL_WHY_SKIP_HUNG;
+        if (o->takes == 0 && (verdict == BL_STATS_MISSING || bl_sub_sat(t->now, vm->booted_at) < BOOT_TIME))
+                return BL_WHY_SKIP_BOOTING;
+        w->hands_off = false;
+        if (w->st->lying)
+                return BL_WHY_SKIP_LYING;
+
+        w->may_grant = !w->st->wont_grow;
+        switch (verdict) {
+        case BL_STATS_STALE:
+                if (!t->c->test.no_stale_check)
+                        return BL_WHY_SKIP_STALE;
+                break;
+        case BL_STATS_MISSING:
+                return BL_WHY_SKIP_STATS;
+        case BL_STATS_ABSURD:
+                return BL_WHY_SKIP_ABSURD;
+        case BL_STATS_GOOD:
+                break;
+        }
+
+        w->given_up = w->st->stuck;
+        if (w->st->stuck && t->now < w->st->retry_at)
+                return BL_WHY_SKIP_STUCK;
+
+        w->may_take = true;
+        return BL_WHY_NOTHING;
+}
+
+bool bl_has_need(const struct bl_work *w)
+{
+        return w->may_take || w->skip == BL_WHY_SKIP_STUCK;
+}
+
+uint64_t bl_need_ahead(const struct bl_work *w)
+{
+        const struct bl_guest_stats *s = &w->vm->stats;
+        usec_t time = s->period == 0 || s->period == BL_UNSET ? BL_SEC : s->period;
+
+        /* until the next report is in, and the memory has moved */
+        return bl_rate_times(w->st->need_rate, bl_clamp(time + BL_SEC, BL_SEC, 5 * BL_SEC));
+}
+
+/* What it lacks: the reservation above all, then what it needs by its own figures. */
+static void find_due(const struct bl_tick *t, struct bl_work *w)
+{
+        const struct bl_vm_state *st = w->st;
+        uint64_t reservation = bl_min(w->vm->reservation, w->highest), want;
+        struct bl_need now;
+        uint64_t ahead;
+
+        if (!w->may_grant)
+                return;
+        if (w->base_up < reservation) {
+                w->due = reservation - w->base_up;
+                w->due_reserved = true;
+                return;
+        }
+        if (!bl_has_need(w) || w->given_up)
+                return;
+
+        /* the lower end of where the balloon was when the report was made: while it moves, the upper
+         * end would make need out of what it has just given */
+        bl_guest_need(w->vm, t->c, st->report_low, t->state >= BL_STATE_HARD, &now);
+
+        /* Short below three quarters of the margin, brought to one and a half of it: room to breathe,
+         * and far enough from both ends that it is not asked to give at once. */
+        ahead = bl_need_ahead(w);
+        want = bl_add_sat(bl_add_sat(now.floor, now.margin / 2), ahead);
+        if (w->base_up >= bl_add_sat(bl_add_sat(now.need, now.margin / 4 * 3), ahead)) {
+                bool oom = st->limited && w->vm->oom_deflate;
+
+                /* Reclaim in the guest causes stalls for a moment even where it has enough; two
+                 * reports in a row, and not while it is giving, are more than that. */
+                if (!oom && (st->pressed < 2 || st->dir < 0))
+                        return;
+                w->due_pressed = !oom;
+                want = bl_max(want, bl_add_sat(w->base_up, bl_max(now.margin, now.need / 8)));
+        }
+        w->due = bl_sub_sat(bl_min(want, w->highest), w->base_up);
+        if (w->due < t->c->dead_band)
+                w->due = 0;
+}
+
+uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c)
+{
+        return bl_sub_sat(w->vm->actual, bl_rate_times(w->st->speed, c->horizon));
+}
+
+static void prepare_one(const struct bl_tick *t, struct bl_work *w)
+{
+        const struct bl_vm *vm = w->vm;
+        const struct bl_vm_state *st = w->st;
+        const struct bl_policy_config *c = t->c;
+        const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
+        usec_t grace = bl_min(c->stuck_after, BL_SEC + 2 * t->p->latency);
+
+        w->skip = classify(t, w);
+        w->shares = bl_max(vm->shares, 1);
+        w->highest = bl_min(bl_min(vm->limit, vm->max), bl_add_sat(vm->actual, o->gives));
+        w->base_up = st->dir > 0 ? bl_max(vm->actual, st->cmd_target) : vm->actual;
+        w->base_up = bl_max(w->base_up, st->asked);
+
+        w->lowest = bl_max(bl_min(vm->reservation, vm->limit), bl_sub_sat(vm->actual, o->takes));
+        if (bl_has_need(w)) {
+                bl_guest_need(vm, c, st->report_high, t->state >= BL_STATE_HARD, &w->need);
+                if (!c->test.no_floors)
+                        w->lowest = bl_max(w->lowest, bl_add_sat(w->need.floor, bl_need_ahead(w)));
+        }
+        if (st->limited)
+                w->lowest = bl_max(w->lowest, st->bottom);
+
+        /* Pages that the guest never touched cost the host nothing, and Linux may give those first: what
+         * frees memory is to get below the part that is resident. */
+        w->holds = bl_min(vm->actual, bl_held(vm));
+        w->base = st->dir < 0 ? bl_min(w->holds, st->cmd_target) : w->holds;
+        /* One under pressure uses all that it has, whatever it says is available; so it gives after those
+         * that hold idle memory, by as much as the tax says. */
+        w->active = bl_has_need(w) && st->pressed == 0 ? w->need.need : vm->actual;
+        w->moving = st->dir < 0 && (c->test.no_stuck_detection ||
+                                    (!st->doubted && bl_sub_sat(t->now, st->progress_at) < grace));
+        w->settling = st->cmd_at != 0 && bl_sub_sat(t->now, st->cmd_at) < c->settle && st->last_dir != 0;
+
+        find_due(t, w);
+
+        if (w->may_take && vm->actual > vm->limit) {
+                uint64_t to = bl_max(vm->limit, w->lowest);
+
+                if (bl_sub_sat(bl_min(vm->actual, st->dir < 0 ? st->cmd_target : vm->actual), to) >= c->dead_band)
+                        w->forced = true;
+        }
+}
+
+void bl_prepare(struct bl_tick *t)
+{
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+
+                w->vm = &t->s->vms[i];
+                w->st = bl_table_get(t->p, w->vm, t->c, i);
+                bl_learn(t->p, w->st, w->vm, t->c, t->s->at);
+                prepare_one(t, w);
+        }
+}

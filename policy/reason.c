@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The stable names of states and reasons. An id never changes its meaning. */
+#include <ballast/plan.h>
+
+static const char *const states[_BL_STATE_MAX] = {
+        [BL_STATE_HIGH] = "high", [BL_STATE_CLEAR] = "clear", [BL_STATE_SOFT] = "soft",
+        [BL_STATE_HARD] = "hard", [BL_STATE_LOW] = "low",
+};
+
+static const char *const reasons[_BL_WHY_MAX] = {
+        [BL_WHY_NOTHING] = "ok.enough",
+        [BL_WHY_DEAD_BAND] = "ok.dead-band",
+        [BL_WHY_SETTLING] = "ok.settling",
+        [BL_WHY_IN_FLIGHT] = "ok.moving",
+        [BL_WHY_TAKE_SOFT] = "take.host-soft",
+        [BL_WHY_TAKE_HARD] = "take.host-hard",
+        [BL_WHY_TAKE_LOW] = "take.host-low",
+        [BL_WHY_TAKE_LEAD] = "take.growth",
+        [BL_WHY_TAKE_PSI] = "take.psi",
+        [BL_WHY_TAKE_FOR_OTHER] = "take.for-other",
+        [BL_WHY_TAKE_LIMIT] = "take.limit",
+        [BL_WHY_GRANT_NEED] = "grant.need",
+        [BL_WHY_GRANT_RESERVED] = "grant.reservation",
+        [BL_WHY_GRANT_REST] = "grant.rest",
+        [BL_WHY_WAIT_FREE] = "wait.free",
+        [BL_WHY_PARK_STUCK] = "park.stuck",
+        [BL_WHY_SKIP_FLOOR] = "skip.floor",
+        [BL_WHY_SKIP_STUCK] = "skip.stuck",
+        [BL_WHY_SKIP_LYING] = "skip.lying",
+        [BL_WHY_SKIP_STATS] = "skip.stats-missing",
+        [BL_WHY_SKIP_ABSURD] = "skip.stats-absurd",
+        [BL_WHY_SKIP_STALE] = "skip.stats-stale",
+        [BL_WHY_SKIP_HELD] = "skip.held",
+        [BL_WHY_SKIP_UNMANAGED] = "skip.unmanaged",
+        [BL_WHY_SKIP_RECLAIM] = "skip.not-reclaimable",
+        [BL_WHY_SKIP_PAUSED] = "skip.paused",
+        [BL_WHY_SKIP_MIGRATING] = "skip.migrating",
+        [BL_WHY_SKIP_HUNG] = "skip.hung",
+        [BL_WHY_SKIP_BOOTING] = "skip.booting",
+};
+
+static const char *const holds[_BL_HOLD_MAX] = {
+        [BL_HOLD_NONE] = "none",
+        [BL_HOLD_HAND] = "hand",
+        [BL_HOLD_ADMIN] = "admin",
+        [BL_HOLD_MANUAL] = "manual",
+};
+
+static const char *const no_reclaims[_BL_RECLAIM_MAX] = {
+        [BL_RECLAIM_OK] = "ok",
+        [BL_RECLAIM_NO_BALLOON] = "no-balloon",
+        [BL_RECLAIM_VFIO] = "vfio",
+        [BL_RECLAIM_HUGEPAGES] = "hugepages",
+        [BL_RECLAIM_LOCKED] = "locked",
+        [BL_RECLAIM_CONFIDENTIAL] = "confidential",
+};
+
+static const char *name(const char *const *names, unsigned n, unsigned i)
+{
+        return i < n && names[i] ? names[i] : "?";
+}
+
+const char *bl_state_to_string(enum bl_host_state s)
+{
+        return name(states, _BL_STATE_MAX, s);
+}
+
+const char *bl_reason_to_string(enum bl_reason r)
+{
+        return name(reasons, _BL_WHY_MAX, r);
+}
+
+const char *bl_hold_to_string(enum bl_hold h)
+{
+        return name(holds, _BL_HOLD_MAX, h);
+}
+
+const char *bl_no_reclaim_to_string(enum bl_no_reclaim r)
+{
+        return name(no_reclaims, _BL_RECLAIM_MAX, r);
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Thousands of hosts that nobody thought of.  A failure prints its seed;
+ * BALLAST_SEED=n runs that one alone, SIM_TALK=1 shows what was done, and
+ * BALLAST_RUNS=n changes how many there are.
+ */
+#include <inttypes.h>
+
+#include "sim.h"
+
+static uint64_t range(uint64_t *seed, uint64_t low, uint64_t high)
+{
+        return sim_random_range(seed, low, high);
+}
+
+static bool chance(uint64_t *seed, unsigned int percent)
+{
+        return range(seed, 1, 100) <= percent;
+}
+
+static void kept(uint64_t seed, bool ok, const char *what)
+{
+        if (!ok)
+                fail_msg("BALLAST_SEED=%" PRIu64 ": %s", seed, what);
+}
+
+static unsigned int runs(void)
+{
+        const char *e = getenv("BALLAST_RUNS");
+
+        return e ? (unsigned int)strtoul(e, NULL, 10) : 1000;
+}
+
+/* Each test walks over seeds of its own; a seed that is given is the only one. */
+static void each(uint64_t first, void (*run)(uint64_t seed))
+{
+        const char *e = getenv("BALLAST_SEED");
+
+        if (e) {
+                run(strtoull(e, NULL, 10));
+                return;
+        }
+        for (uint64_t i = 0; i < runs(); i++)
+                run(first + i);
+}
+
+static void add_guest(struct sim *s, uint64_t *seed, bool cooperative)
+{
+        uint64_t max = range(seed, 4, 32) * 128 * BL_MIB;
+        uint64_t used = range(seed, 64 * BL_MIB, max / 2);
+        char name[16];
+        struct sim_guest *g;
+
+        snprintf(name, sizeof(name), "vm%zu", s->n);
+        g = sim_add(s, name, max, used, chance(seed, 70));
+        g->shares = range(seed, 1, 8) * 500;
+        g->speed_down = range(seed, 16, 2048) * BL_MIB;
+        g->speed_up = range(seed, 256, 8192) * BL_MIB;
+        g->latency = range(seed, 0, 200) * BL_MSEC;
+        g->period = range(seed, 1, 3) * BL_SEC;
+        g->untouched_first = chance(seed, 50);
+        g->deflate_oom = chance(seed, 30);
+        if (chance(seed, 50))
+                g->swap_total = max;
+        if (chance(seed, 20))
+                g->reservation = range(seed, 0, max);
+        if (chance(seed, 30)) {
+                g->grain = BL_MIB;
+                g->phase = range(seed, 0, 255) * 4 * BL_KIB;
+        }
+        if (!g->cache)
+                g->touched = range(seed, 0, max - g->own - used);
+        g->rate = range(seed, 1, 15) * BL_MIB;
+        if (chance(seed, 20))
+                g->stats = SIM_STATS_NO_AVAILABLE;
+        if (cooperative)
+                return;
+
+        if (chance(seed, 15))
+                g->limit = range(seed, used + g->own + 128 * BL_MIB, max);
+        g->reservation = bl_min(g->reservation, g->limit);
+        g->rate = range(seed, 1, 2048) * BL_MIB;
+        if (chance(seed, 10))
+                g->stuck = true;
+        if (chance(seed, 10)) {
+                g->on = range(seed, 1, 40) * 100 * BL_MSEC;
+                g->off = range(seed, 1, 80) * 100 * BL_MSEC;
+        }
+        if (chance(seed, 10))
+                g->low_stop = range(seed, max / 2, max);
+        if (chance(seed, 5))
+                g->high_stop = range(seed, max / 2, max);
+        if (chance(seed, 10))
+                g->lying = true;
+        if (chance(seed, 30))
+                g->stats = (enum sim_stats)range(seed, 0, 5);
+        if (chance(seed, 5))
+                g->hold = BL_HOLD_HAND;
+        if (chance(seed, 5))
+                g->managed = false;
+        if (chance(seed, 5))
+                g->no_reclaim = BL_RECLAIM_VFIO;
+}
+
+static void disturb(struct sim *s, uint64_t *seed, bool cooperative)
+{
+        struct sim_guest *g = &s->g[range(seed, 0, s->n - 1)];
+
+        switch (range(seed, 0, cooperative ? 2 : 9)) {
+        case 0:
+        case 1:
+                g->want = range(seed, 64 * BL_MIB, g->max / 2);
+                break;
+        case 2:
+                s->other_want = range(seed, 0, s->budget / 4);
+                s->other_rate = range(seed, 1, cooperative ? 60 : 1000) * BL_MIB;
+                break;
+        case 3:
+                g->stuck = !g->stuck;
+                break;
+        case 4:
+                g->stats = (enum sim_stats)range(seed, 0, 5);
+                break;
+        case 5:
+                g->run = g->run == BL_RUN_RUNNING ? BL_RUN_PAUSED : BL_RUN_RUNNING;
+                break;
+        case 6:
+                sim_reboot(s, g);
+                break;
+        case 7:
+                g->psi = !g->psi;
+                break;
+        case 8:
+                g->limit = range(seed, g->max / 2, g->max);
+                g->reservation = bl_min(g->reservation, g->limit);
+                break;
+        case 9:
+                g->want = range(seed, 64 * BL_MIB, g->max);
+                g->hung = !g->hung && chance(seed, 20);
+                break;
+        }
+}
+
+/* Anything at all: what is promised for every case holds. */
+static void hostile(uint64_t first)
+{
+        uint64_t seed = first * 2654435761U + 1;
+        struct sim *s = sim_new(range(&seed, 2, 24) * BL_GIB);
+        const struct sim_faults *f = &s->faults;
+        size_t n = range(&seed, 1, 10);
+
+        s->tick = range(&seed, 1, 10) * 100 * BL_MSEC;
+        for (size_t i = 0; i < n; i++)
+                add_guest(s, &seed, false);
+        for (int i = 0; i < 12; i++) {
+                sim_run(s, range(&seed, 1, 40) * 100 * BL_MSEC);
+                disturb(s, &seed, false);
+        }
+        kept(first, f->out_of_range == 0, "a target outside of [reservation, limit]");
+        kept(first, f->overdraft == 0, "a grant of memory that was not free");
+        kept(first, f->blind == 0, "a guest shrunk on bad figures");
+        kept(first, f->untouchable == 0, "a command to a VM that must be left alone");
+        kept(first, f->grain == 0, "a target that is not the daemon's own");
+        kept(first, f->nonsense == 0, "a decision that contradicts itself");
+        kept(first, f->below_need == 0, "a guest told to be smaller than it needs");
+        sim_free(s);
+}
+
+/* Guests that follow and a host that could hold what they need: nobody dies, and it comes to rest. */
+static void benign(uint64_t first)
+{
+        uint64_t seed = first * 2654435761U + 1, need = 0;
+        struct sim *s = sim_new(0);
+        const struct sim_faults *f = &s->faults;
+        size_t n = range(&seed, 1, 10);
+
+        s->tick = range(&seed, 1, 5) * 100 * BL_MSEC;
+        for (size_t i = 0; i < n; i++) {
+                add_guest(s, &seed, true);
+                need += bl_max(s->g[i].max * 3 / 4, s->g[i].reservation) + s->g[i].overhead + s->g[i].own +
+                        200 * BL_MIB;
+        }
+        s->budget = bl_max(need * 4 / 3 * 110 / 100, 2 * BL_GIB);
+        for (size_t i = 0; i < n; i++) {
+                /* it may be full at the start, but not more than that */
+                while (sim_host_free(s) < 100 * BL_MIB)
+                        s->budget += 100 * BL_MIB;
+        }
+        for (int i = 0; i < 12; i++) {
+                sim_run(s, range(&seed, 1, 40) * 100 * BL_MSEC);
+                disturb(s, &seed, true);
+        }
+        /* now everybody has what he wants */
+        for (size_t i = 0; i < n; i++)
+                s->g[i].want = s->g[i].used + s->g[i].swapped;
+        s->other_want = s->other;
+        sim_run(s, 150 * BL_SEC);
+        kept(first, f->kills == 0, "a guest was squeezed to death");
+        kept(first, f->below_need == 0, "a guest told to be smaller than it needs");
+        kept(first, f->overdraft == 0, "a grant of memory that was not free");
+        kept(first, f->out_of_range == 0, "a target outside of [reservation, limit]");
+        kept(first, f->nonsense == 0, "a decision that contradicts itself");
+        kept(first, f->host_oom == 0, "the host had no memory left");
+        kept(first, s->plan.state <= BL_STATE_CLEAR || s->plan.unmet > 0, "the host stayed under pressure");
+        sim_at_rest(s);
+        sim_run(s, 60 * BL_SEC);
+        kept(first, f->reversals == 0, "somebody was turned round at rest");
+        kept(first, s->commands == 0, "somebody was told something at rest");
+        sim_free(s);
+}
+
+/* Equals are squeezed equally; more shares lose no more; the same plan comes out twice. */
+static void fair(uint64_t first)
+{
+        uint64_t seed = first * 2654435761U + 1, max, used, squeeze, level = 0;
+        struct sim *s = sim_new(0);
+        size_t n = range(&seed, 2, 8);
+
+        max = range(&seed, 8, 24) * 128 * BL_MIB;
+        used = range(&seed, 64 * BL_MIB, max / 2);
+        for (size_t i = 0; i < n; i++) {
+                struct sim_guest *g = sim_add(s, "equal", max, used, true);
+
+                g->speed_down = range(&seed, 512, 2048) * BL_MIB;
+                g->period = BL_SEC;
+                if (i + 1 == n)
+                        g->shares = range(&seed, 1000, 4000);
+        }
+        s->budget = n * (max + 40 * BL_MIB) + 60 * BL_MIB;
+        squeeze = n * (max - used) / 3;
+        s->other_want = range(&seed, squeeze / 4, squeeze);
+        s->other_rate = range(&seed, 20, 400) * BL_MIB;
+        sim_run(s, s->other_want * BL_SEC / s->other_rate + 10 * BL_SEC);
+        for (size_t i = 0; i + 1 < n; i++)
+                level += s->g[i].actual / (n - 1);
+        for (size_t i = 0; i + 1 < n; i++)
+                kept(first, s->g[i].actual <= level + max / 32 + 16 * BL_MIB && s->g[i].actual + max / 32 + 16 * BL_MIB >= level,
+                     "equals were not squeezed equally");
+        kept(first, s->g[n - 1].actual + 16 * BL_MIB >= level, "more shares lost more");
+        kept(first, s->faults.kills == 0 && s->faults.below_need == 0, "a guest was squeezed too far");
+        sim_free(s);
+}
+
+static void test_hostile(void **state)
+{
+        (void)state;
+        each(1, hostile);
+}
+
+static void test_benign(void **state)
+{
+        (void)state;
+        each(1000001, benign);
+}
+
+static void test_fair(void **state)
+{
+        (void)state;
+        each(2000001, fair);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_hostile),
+                cmocka_unit_test(test_benign),
+                cmocka_unit_test(test_fair),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Guests that do not follow: found out, worked around, not rewarded, and asked again. */
+#include "sim.h"
+
+#define HOST (8 * BL_GIB + 4 * 40 * BL_MIB + 50 * BL_MIB)
+
+static struct sim *crowded(void)
+{
+        struct sim *s = sim_new(HOST);
+        static const char *const names[] = {"a", "b", "c", "d"};
+
+        for (int i = 0; i < 4; i++)
+                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
+        return s;
+}
+
+static uint64_t mark(const struct sim *s)
+{
+        return s->plan.marks.mark[BL_STATE_CLEAR];
+}
+
+static void test_one_stuck(void **state)
+{
+        struct sim *s = crowded();
+        unsigned int asked;
+
+        (void)state;
+        s->g[0].stuck = true;
+        sim_run(s, BL_MSEC);
+        /* the others make up for it long before it is called stuck */
+        assert_between(sim_run_until_free(s, mark(s), 10 * BL_SEC), 0, s->config.stuck_after);
+        sim_run(s, s->config.stuck_after + BL_SEC);
+        assert_true(sim_decision(s, &s->g[0])->stuck);
+        assert_int_equal(sim_decision(s, &s->g[0])->why, BL_WHY_SKIP_STUCK);
+        assert_true(sim_decision(s, &s->g[0])->retry_at > s->now);
+        /* so that it does not give later, at a bad time */
+        assert_int_equal(s->g[0].target, s->g[0].actual);
+
+        /* more pressure: it is not asked before its time */
+        asked = s->g[0].commands;
+        s->other_want = s->other + 300 * BL_MIB;
+        s->other_rate = 300 * BL_MIB;
+        sim_run(s, 8 * BL_SEC);
+        assert_int_equal(s->g[0].commands, asked);
+        assert_true(sim_host_free(s) >= s->plan.marks.mark[BL_STATE_SOFT]);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* Without the detection the host waits for it for ever: nobody else is asked for its part. */
+static void test_switched_off(void **state)
+{
+        for (int off = 0; off <= 1; off++) {
+                struct sim *s = sim_new(2 * (2 * BL_GIB + 40 * BL_MIB) + 10 * BL_MIB);
+
+                (void)state;
+                s->config.test.no_stuck_detection = off == 1;
+                sim_add(s, "rich", 2 * BL_GIB, 100 * BL_MIB, true)->stuck = true;
+                sim_add(s, "poor", 2 * BL_GIB, BL_GIB, true);
+                sim_run(s, 60 * BL_SEC);
+                if (off) {
+                        assert_true(s->plan.state >= BL_STATE_SOFT);
+                        assert_true(sim_host_free(s) < s->plan.marks.mark[BL_STATE_SOFT]);
+                        assert_int_equal(s->g[1].commands, 0);
+                } else {
+                        assert_true(sim_host_free(s) >= mark(s));
+                        assert_true(s->g[1].commands > 0);
+                }
+                sim_free(s);
+        }
+}
+
+/* Asked again after 20 s, 40 s, 80 s...; and at most every ten minutes. */
+static void test_retry_doubles(void **state)
+{
+        struct sim *s = sim_new(2 * BL_GIB + 40 * BL_MIB + 10 * BL_MIB);
+        struct sim_guest *g = sim_add(s, "alone", 2 * BL_GIB, 512 * BL_MIB, true);
+        usec_t times[16], last = 0;
+        unsigned int n = 0;
+
+        (void)state;
+        g->stuck = true;
+        while (n < 10 && s->now < 1000 * BL_SEC + 7200 * BL_SEC) {
+                unsigned int before = g->commands;
+
+                sim_run(s, s->tick);
+                if (g->commands > before)
+                        times[n++] = s->now;
+        }
+        assert_int_equal(n, 10);
+        for (unsigned int i = 1; i < n; i++) {
+                usec_t gap = times[i] - times[i - 1];
+
+                assert_true(gap + BL_SEC >= last);
+                assert_true(gap >= s->config.retry_first);
+                assert_true(gap <= s->config.retry_max + s->config.stuck_after + 2 * BL_SEC);
+                last = gap;
+        }
+        assert_true(last > 500 * BL_SEC);
+        /* and when it can, it takes part again, with nothing left of the past */
+        g->stuck = false;
+        assert_true(sim_run_until_free(s, mark(s), 700 * BL_SEC) != BL_UNSET);
+        assert_false(sim_decision(s, g)->stuck);
+        assert_int_equal(sim_decision(s, g)->retry_at, 0);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* One that stops and goes gives what it can in the end, and the host is not harmed meanwhile. */
+static void test_intermittent(void **state)
+{
+        struct sim *s = crowded();
+
+        (void)state;
+        s->g[0].on = 2 * BL_SEC;
+        s->g[0].off = 9 * BL_SEC;
+        s->g[1].on = BL_SEC / 2;
+        s->g[1].off = 6 * BL_SEC;
+        sim_run(s, BL_MSEC);
+        assert_between(sim_run_until_free(s, mark(s), 10 * BL_SEC), 0, 8 * BL_SEC);
+        for (int i = 0; i < 6; i++) {
+                s->other_want = s->other + 200 * BL_MIB;
+                s->other_rate = 40 * BL_MIB;
+                sim_run(s, 30 * BL_SEC);
+                assert_true(sim_host_free(s) >= s->plan.marks.mark[BL_STATE_SOFT]);
+        }
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* A stuck guest that claims to be short gets nothing while others are squeezed for its sake. */
+static void test_not_rewarded(void **state)
+{
+        struct sim *s = crowded();
+        struct sim_guest *g = &s->g[0];
+        uint64_t had;
+
+        (void)state;
+        g->stuck = true;
+        sim_run(s, 10 * BL_SEC);
+        assert_true(sim_decision(s, g)->stuck);
+        had = g->target;
+        g->limit = g->max = 3 * BL_GIB;
+        g->stats = SIM_STATS_STARVING;
+        s->budget += 150 * BL_MIB;
+        sim_run(s, 60 * BL_SEC);
+        assert_true(g->target <= had);
+        for (int i = 1; i < 4; i++)
+                assert_true(sim_decision(s, &s->g[i])->why != BL_WHY_TAKE_FOR_OTHER);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* Its vCPUs stand still: its balloon cannot move, which is not its fault. */
+static void test_paused_is_not_stuck(void **state)
+{
+        struct sim *s = crowded();
+        struct sim_guest *g = &s->g[0];
+
+        (void)state;
+        g->speed_down = 4 * BL_MIB;
+        sim_run(s, BL_SEC / 2);
+        assert_true(g->commands > 0);
+        g->run = BL_RUN_PAUSED;
+        sim_run(s, 60 * BL_SEC);
+        assert_false(sim_decision(s, g)->stuck);
+        g->run = BL_RUN_RUNNING;
+        sim_run(s, 3 * BL_SEC);
+        assert_false(sim_decision(s, g)->stuck);
+        assert_int_equal(sim_decision(s, g)->retry_at, 0);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* What was learned of the kernel that ran before does not hold for the one that runs now. */
+static void test_reboot_forgets(void **state)
+{
+        struct sim *s = crowded();
+        struct sim_guest *g = &s->g[0];
+
+        (void)state;
+        g->stuck = true;
+        sim_run(s, 10 * BL_SEC);
+        assert_true(sim_decision(s, g)->stuck);
+        g->stuck = false;
+        sim_reboot(s, g);
+        sim_run(s, BL_SEC);
+        assert_false(sim_decision(s, g)->stuck);
+        assert_int_equal(sim_decision(s, g)->speed, s->config.first_speed);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* All are stuck: nothing can be done, and that is said. */
+static void test_all_stuck(void **state)
+{
+        struct sim *s = crowded();
+
+        (void)state;
+        for (int i = 0; i < 4; i++)
+                s->g[i].stuck = true;
+        sim_run(s, 15 * BL_SEC);
+        assert_true(s->plan.unmet > 0);
+        assert_int_equal(s->plan.coming, 0);
+        for (int i = 0; i < 4; i++) {
+                assert_true(sim_decision(s, &s->g[i])->stuck);
+                assert_int_equal(s->g[i].target, s->g[i].actual);
+        }
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* Takes its pages back by itself when it runs out (deflate-on-oom): not told to give them again at once. */
+static void test_deflate_on_oom(void **state)
+{
+        struct sim *s = crowded();
+        struct sim_guest *g = &s->g[0];
+        unsigned int commands;
+
+        (void)state;
+        for (int i = 0; i < 4; i++)
+                s->g[i].deflate_oom = true;
+        sim_run(s, 10 * BL_SEC);
+        assert_true(sim_host_free(s) >= mark(s));
+        assert_true(g->actual < g->max);
+        /* all at once, faster than any report: the balloon is all that it has left */
+        g->rate = 64 * BL_GIB;
+        g->want = 2 * BL_GIB - 60 * BL_MIB;
+        commands = g->commands;
+        sim_run(s, BL_SEC);
+        assert_int_equal(g->kills, 0);
+        sim_run(s, 20 * BL_SEC);
+        assert_int_equal(g->kills, 0);
+        assert_true(g->actual >= g->used + g->own);
+        assert_true(g->commands <= commands + 2);
+        assert_false(sim_decision(s, g)->stuck);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_one_stuck),           cmocka_unit_test(test_switched_off),
+                cmocka_unit_test(test_retry_doubles),       cmocka_unit_test(test_intermittent),
+                cmocka_unit_test(test_not_rewarded),        cmocka_unit_test(test_paused_is_not_stuck),
+                cmocka_unit_test(test_reboot_forgets),      cmocka_unit_test(test_all_stuck),
+                cmocka_unit_test(test_deflate_on_oom),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <inttypes.h>
+
+#include "sim.h"
+
+#define GUEST_RESERVE (4 * BL_MIB) /* a Linux guest keeps this free, whatever happens */
+
+struct sim *sim_new(uint64_t budget)
+{
+        struct sim *s = calloc(1, sizeof(*s));
+
+        assert_non_null(s);
+        s->g = calloc(SIM_VMS_MAX, sizeof(*s->g));
+        assert_non_null(s->g);
+        bl_policy_config_default(&s->config);
+        assert_int_equal(bl_policy_new(&s->policy), 0);
+        s->budget = budget;
+        s->step = 20 * BL_MSEC;
+        s->tick = 250 * BL_MSEC;
+        s->now = s->next_tick = 1000 * BL_SEC;
+        s->min_free = UINT64_MAX;
+        s->talk = getenv("SIM_TALK") != NULL;
+        return s;
+}
+
+struct sim *sim_free(struct sim *s)
+{
+        if (!s)
+                return NULL;
+        bl_plan_clear(&s->plan);
+        free(s->snapshot.vms);
+        bl_policy_free(s->policy);
+        free(s->g);
+        free(s);
+        return NULL;
+}
+
+struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_t used, bool cached)
+{
+        struct sim_guest *g = &s->g[s->n];
+
+        assert_true(s->n < SIM_VMS_MAX);
+        *g = (struct sim_guest){
+                .max = max,
+                .limit = max,
+                .shares = 1000,
+                .own = max / 64 + 16 * BL_MIB,
+                .overhead = 40 * BL_MIB,
+                .speed_down = 2 * BL_GIB,
+                .speed_up = 8 * BL_GIB,
+                .latency = 10 * BL_MSEC,
+                .period = BL_SEC,
+                .managed = true,
+                .want = used,
+                .rate = 256 * BL_MIB,
+                .cache_rate = 128 * BL_MIB,
+                .actual = max,
+                .target = max,
+                .used = used,
+                .booted_at = s->now - 600 * BL_SEC,
+        };
+        snprintf(g->name, sizeof(g->name), "%s", name);
+        /* looks random, is the same each time */
+        for (size_t i = 0; i < BL_UUID_LEN; i++)
+                g->uuid[i] = (uint8_t)((s->n * 2654435761U >> (i % 4 * 8)) + i * 37);
+        if (cached)
+                g->cache = g->cache_want = max - g->own - used - GUEST_RESERVE;
+        s->n++;
+        return g;
+}
+
+uint64_t sim_resident(const struct sim_guest *g)
+{
+        return g->overhead + g->own + g->used + g->cache + g->touched + g->lied;
+}
+
+static uint64_t guest_free(const struct sim_guest *g)
+{
+        return bl_sub_sat(g->actual, g->own + g->used + g->cache);
+}
+
+uint64_t sim_host_free(const struct sim *s)
+{
+        uint64_t used = s->other;
+
+        for (size_t i = 0; i < s->n; i++)
+                used += sim_resident(&s->g[i]);
+        return bl_sub_sat(s->budget, used);
+}
+
+const struct bl_decision *sim_decision(const struct sim *s, const struct sim_guest *g)
+{
+        size_t i = (size_t)(g - s->g);
+
+        assert_true(i < s->plan.n);
+        return &s->plan.d[i];
+}
+
+/* --- guests --------------------------------------------------------------------------------------- */
+
+static uint64_t per_step(const struct sim *s, uint64_t rate)
+{
+        return bl_rate_times(rate, s->step);
+}
+
+/* The guest lets go of free memory; what of it was resident comes back to the host. */
+static void give_free(struct sim_guest *g, uint64_t bytes)
+{
+        uint64_t untouched = bl_sub_sat(guest_free(g), g->touched), resident;
+
+        if (g->untouched_first)
+                resident = bl_sub_sat(bytes, untouched);
+        else
+                resident = bl_min(bytes, g->touched);
+        resident = bl_min(resident, g->touched);
+        g->touched -= resident;
+        g->actual -= bytes;
+        if (g->lying)
+                g->lied += resident;
+}
+
+static void balloon_down(struct sim *s, struct sim_guest *g)
+{
+        uint64_t step = bl_min(per_step(s, g->speed_down), g->actual - g->target), drop, spare;
+
+        if (g->low_stop > 0)
+                step = bl_min(step, bl_sub_sat(g->actual, g->low_stop));
+
+        spare = bl_sub_sat(guest_free(g), GUEST_RESERVE);
+        if (spare < step) {
+                /* clean cache is dropped, and anonymous memory goes to swap */
+                drop = bl_min(step - spare, g->cache);
+                g->cache -= drop;
+                g->touched += drop;
+                spare += drop;
+        }
+        if (spare < step) {
+                drop = bl_min(step - spare, bl_min(g->used, bl_sub_sat(g->swap_total, g->swapped)));
+                g->used -= drop;
+                g->swapped += drop;
+                g->touched += drop;
+                spare += drop;
+        }
+        give_free(g, bl_min(step, spare));
+}
+
+static void balloon_up(struct sim *s, struct sim_guest *g)
+{
+        uint64_t step = bl_min(per_step(s, g->speed_up), bl_sub_sat(g->target, g->actual)), back;
+
+        if (g->high_stop > 0)
+                step = bl_min(step, bl_sub_sat(g->high_stop, g->actual));
+        g->actual += step;
+        /* a liar's pages were never let go of */
+        back = bl_min(step, g->lied);
+        g->lied -= back;
+        g->touched += back;
+}
+
+static void balloon(struct sim *s, struct sim_guest *g)
+{
+        usec_t cycle = g->on + g->off;
+
+        if (g->target == g->actual || g->stuck || s->now < g->target_at + g->latency)
+                return;
+        if (cycle > 0 && s->now % cycle >= g->on)
+                return;
+        if (g->target < g->actual && !g->oom_deflated)
+                balloon_down(s, g);
+        else if (g->target > g->actual)
+                balloon_up(s, g);
+}
+
+static void allocate(struct sim_guest *g, uint64_t bytes)
+{
+        uint64_t part, drop;
+
+        if (guest_free(g) < bytes + GUEST_RESERVE) {
+                drop = bl_min(bytes + GUEST_RESERVE - guest_free(g), g->cache);
+                g->cache -= drop;
+                g->touched += drop;
+        }
+        if (guest_free(g) < bytes + GUEST_RESERVE) {
+                drop = bytes + GUEST_RESERVE - guest_free(g);
+                drop = bl_min(drop, bl_min(g->used, bl_sub_sat(g->swap_total, g->swapped)));
+                g->used -= drop;
+                g->swapped += drop;
+                g->touched += drop;
+        }
+        if (guest_free(g) < bytes && g->deflate_oom && g->actual < g->max) {
+                g->actual += bl_min(bytes - guest_free(g), g->max - g->actual);
+                g->oom_deflated = true;
+        }
+        if (guest_free(g) < bytes) {
+                /* its largest program dies; ours to answer for only while the balloon held memory */
+                if (g->actual + 8 * BL_MIB < g->max)
+                        g->kills++;
+                g->touched += g->used / 2;
+                g->used -= g->used / 2;
+                g->want = g->used;
+                return;
+        }
+
+        /* pages that were used before come first, as from the kernel's per-CPU lists */
+        part = bl_min(bytes, g->touched);
+        g->touched -= part;
+        g->used += bytes;
+}
+
+static void work(struct sim *s, struct sim_guest *g)
+{
+        uint64_t part, swapped;
+
+        if (g->used + g->swapped < g->want) {
+                allocate(g, bl_min(per_step(s, g->rate), g->want - g->used - g->swapped));
+        } else if (g->used + g->swapped > g->want) {
+                part = bl_min(per_step(s, g->rate), g->used + g->swapped - g->want);
+                swapped = bl_min(part, g->swapped);
+                g->swapped -= swapped;
+                part -= swapped;
+                g->used -= part;
+                g->touched += part;
+        }
+
+        /* what was swapped out comes back where there is room */
+        part = bl_min(g->swapped, bl_min(per_step(s, 100 * BL_MIB), bl_sub_sat(guest_free(g), 4 * GUEST_RESERVE)));
+        if (part > 0) {
+                g->swapped -= part;
+                g->swap_in += part;
+                g->used += part;
+                g->touched -= bl_min(part, g->touched);
+        }
+
+        part = bl_sub_sat(guest_free(g), 4 * GUEST_RESERVE);
+        part = bl_min(part, bl_min(per_step(s, g->cache_rate), bl_sub_sat(g->cache_want, g->cache)));
+        g->cache += part;
+        g->touched -= bl_min(part, g->touched);
+        if (g->psi)
+                g->psi_some += s->step / 2;
+}
+
+static void report(struct sim *s, struct sim_guest *g)
+{
+        struct bl_guest_stats *r = &g->report;
+        bool deflate = g->deflate_oom;
+
+        if (g->stats == SIM_STATS_STALE || s->now < r->at + g->period)
+                return;
+
+        g->true_need = g->used + g->own;
+        *r = (struct bl_guest_stats){
+                .source = BL_STATS_BALLOON,
+                .at = s->now,
+                .period = g->period,
+                /* with deflate-on-oom Linux counts the balloon as used memory */
+                .total = (deflate ? g->max : g->actual) - g->own,
+                .available = bl_sub_sat(guest_free(g) + g->cache, GUEST_RESERVE),
+                .unused = guest_free(g),
+                .caches = g->cache,
+                .swap_total = g->swap_total,
+                .swap_free = g->swap_total - g->swapped,
+                .swap_in = g->swap_in,
+                .swap_out = 0,
+                .major_faults = BL_UNSET,
+                .unevictable = BL_UNSET,
+                .hugetlb = BL_UNSET,
+                .psi_some = g->psi_some,
+        };
+        switch (g->stats) {
+        case SIM_STATS_GOOD:
+        case SIM_STATS_STALE:
+                break;
+        case SIM_STATS_MISSING:
+                *r = (struct bl_guest_stats){.at = s->now};
+                break;
+        case SIM_STATS_ABSURD:
+                r->available = r->total + BL_GIB;
+                break;
+        case SIM_STATS_STARVING:
+                r->available = 0;
+                break;
+        case SIM_STATS_NO_AVAILABLE:
+                r->available = BL_UNSET;
+                break;
+        }
+}
+
+/* --- the host ------------------------------------------------------------------------------------- */
+
+static void sense(struct sim *s)
+{
+        uint64_t free_now = sim_host_free(s), fell;
+        usec_t dt = s->now - s->seen_at;
+        struct bl_snapshot *p = &s->snapshot;
+
+        if (s->seen_at != 0 && dt > 0) {
+                fell = bl_sub_sat(s->seen_free, free_now) * BL_SEC / dt;
+                s->growth = free_now > s->seen_free ? 0 : (s->growth + fell) / 2;
+        }
+        s->seen_free = free_now;
+        s->seen_at = s->now;
+
+        free(p->vms);
+        *p = (struct bl_snapshot){
+                .at = s->now,
+                .host = {.budget_is_ram = s->is_ram,
+                         .budget = s->budget,
+                         .used = s->budget - free_now,
+                         .free = free_now,
+                         .growth = s->growth,
+                         .psi_known = true,
+                         .psi_pressure = s->psi},
+                .n_vms = s->n,
+                .vms = calloc(s->n + 1, sizeof(*p->vms)),
+        };
+        assert_non_null(p->vms);
+        for (size_t i = 0; i < s->n; i++) {
+                struct sim_guest *g = &s->g[i];
+                struct bl_vm *vm = &p->vms[i];
+
+                *vm = (struct bl_vm){
+                        .name = g->name,
+                        .run = g->run,
+                        .no_reclaim = g->no_reclaim,
+                        .hold = g->hold,
+                        .managed = g->managed,
+                        .hung = g->hung,
+                        .oom_deflate = g->oom_deflated,
+                        .booted_at = g->booted_at,
+                        .max = g->max,
+                        .limit = g->limit,
+                        .reservation = g->reservation,
+                        .shares = g->shares,
+                        .actual = g->actual,
+                        .target = g->target,
+                        .target_at = g->target_at,
+                        .resident = sim_resident(g),
+                        .resident_at = s->now,
+                        .overhead = g->overhead,
+                        .stats = g->report,
+                };
+                memcpy(vm->uuid, g->uuid, BL_UUID_LEN);
+                vm->offer[BL_ENGINE_BALLOON] = (struct bl_offer){
+                        .takes = g->actual, .gives = g->max - g->actual, .grain = g->grain, .phase = g->phase};
+        }
+}
+
+static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *vm, const struct bl_decision *d,
+                  size_t i)
+{
+        struct sim_faults *f = &s->faults;
+        char text[512];
+        int r;
+
+        r = bl_explain(&s->plan, &s->snapshot, i, text, sizeof(text));
+        if (r < 10 || (size_t)r >= sizeof(text) || (size_t)r != strlen(text) || strchr(text, '\n') ||
+            !strstr(text, g->name))
+                f->nonsense++;
+        if (d->from != vm->actual || d->why >= _BL_WHY_MAX)
+                f->nonsense++;
+        if (!d->act)
+                return;
+
+        if (s->talk)
+                fprintf(stderr, "%8.2f %-18s %s\n", (double)(s->now - 1000 * BL_SEC) / 1e6,
+                        bl_reason_to_string(d->why), text);
+        if (!g->managed || g->hung || g->hold != BL_HOLD_NONE || g->no_reclaim != BL_RECLAIM_OK ||
+            g->run != BL_RUN_RUNNING)
+                f->untouchable++;
+        if (g->grain > 0 && d->to % g->grain != g->phase % g->grain)
+                f->grain++;
+        if (d->why == BL_WHY_PARK_STUCK)
+                return;
+
+        if (d->to == vm->target)
+                f->nonsense++;
+        if (d->to < bl_min(g->reservation, g->limit) && d->to < d->from)
+                f->out_of_range++;
+        if (d->to > g->limit && d->to > d->from)
+                f->out_of_range++;
+        if (d->to < d->from) {
+                if (d->to < g->true_need) {
+                        f->below_need++;
+                        if (s->talk)
+                                fprintf(stderr,
+                                        "%8s below the need of %" PRIu64 " MiB: actual %" PRIu64 " used %" PRIu64 " cache %" PRIu64
+                                        " own %" PRIu64 " swapped %" PRIu64 "; report of %" PRIu64
+                                        " ms ago: total %" PRIu64 " available %" PRIu64 " floor %" PRIu64 "%s\n",
+                                        "", g->true_need >> 20, g->actual >> 20, g->used >> 20, g->cache >> 20,
+                                        g->own >> 20, g->swapped >> 20, (s->now - g->report.at) / BL_MSEC,
+                                        g->report.total >> 20, g->report.available >> 20, d->floor >> 20,
+                                        g->deflate_oom ? " deflate" : "");
+                }
+                if (g->report.source == BL_STATS_NONE ||
+                    (g->report.available != BL_UNSET && g->report.available > g->report.total) ||
+                    s->now > g->report.at + 3 * g->period)
+                        f->blind++;
+        }
+}
+
+static void act(struct sim *s)
+{
+        uint64_t granted = 0, mark = s->plan.marks.mark[BL_STATE_CLEAR];
+
+        if (s->plan.state != s->plan.state_before)
+                s->state_changes++;
+        for (size_t i = 0; i < s->n; i++) {
+                struct sim_guest *g = &s->g[i];
+                const struct bl_decision *d = &s->plan.d[i];
+                uint64_t had = bl_max(g->actual, g->target);
+                int dir;
+
+                check(s, g, &s->snapshot.vms[i], d, i);
+                if (!d->act)
+                        continue;
+
+                if (d->why != BL_WHY_PARK_STUCK) {
+                        if (d->to > d->from)
+                                granted += bl_sub_sat(d->to, had);
+                        dir = d->to < d->from ? -1 : 1;
+                        if (g->last_dir != 0 && dir != g->last_dir) {
+                                g->reversals++;
+                                s->faults.reversals++;
+                        }
+                        g->last_dir = dir;
+                        g->commands++;
+                        s->commands++;
+                }
+                g->target = d->to;
+                g->target_at = s->now;
+                g->oom_deflated = false;
+        }
+        if (granted > 0 && s->snapshot.host.free < mark + granted)
+                s->faults.overdraft++;
+}
+
+static void talk_host(const struct sim *s)
+{
+        const struct bl_plan *p = &s->plan;
+
+        fprintf(stderr, "%8.2f free %" PRIu64 " goal %" PRIu64 " lead %" PRIu64 " short %" PRIu64 " coming %" PRIu64
+                        " unmet %" PRIu64 " promised %" PRIu64 " %s\n",
+                (double)(s->now - 1000 * BL_SEC) / 1e6, s->snapshot.host.free >> 20, p->goal >> 20, p->lead >> 20,
+                p->shortfall >> 20, p->coming >> 20, p->unmet >> 20, p->promised >> 20, bl_state_to_string(p->state));
+}
+
+static void tick(struct sim *s)
+{
+        sense(s);
+        bl_plan_clear(&s->plan);
+        assert_int_equal(bl_policy_decide(s->policy, &s->snapshot, &s->config, s->now, &s->plan), 0);
+        assert_int_equal(s->plan.n, s->n);
+        if (s->talk)
+                talk_host(s);
+        act(s);
+}
+
+static void step(struct sim *s)
+{
+        uint64_t free_now;
+
+        s->now += s->step;
+        if (s->other < s->other_want)
+                s->other += bl_min(per_step(s, s->other_rate), s->other_want - s->other);
+        else
+                s->other -= bl_min(per_step(s, s->other_rate), s->other - s->other_want);
+
+        for (size_t i = 0; i < s->n; i++) {
+                struct sim_guest *g = &s->g[i];
+                unsigned int kills = g->kills;
+
+                if (g->run == BL_RUN_RUNNING) {
+                        balloon(s, g);
+                        work(s, g);
+                        report(s, g);
+                }
+                s->faults.kills += g->kills - kills;
+        }
+        free_now = sim_host_free(s);
+        s->min_free = bl_min(s->min_free, free_now);
+        if (free_now == 0)
+                s->faults.host_oom++;
+
+        if (s->now >= s->next_tick) {
+                s->next_tick = s->now + s->tick;
+                tick(s);
+        }
+}
+
+void sim_run(struct sim *s, usec_t time)
+{
+        for (usec_t end = s->now + time; s->now < end;)
+                step(s);
+}
+
+usec_t sim_run_until_free(struct sim *s, uint64_t free_wanted, usec_t most)
+{
+        usec_t start = s->now;
+
+        while (s->now < start + most) {
+                step(s);
+                if (sim_host_free(s) >= free_wanted)
+                        return s->now - start;
+        }
+        return BL_UNSET;
+}
+
+void sim_at_rest(struct sim *s)
+{
+        s->faults.reversals = 0;
+        s->state_changes = 0;
+        s->commands = 0;
+        for (size_t i = 0; i < s->n; i++) {
+                s->g[i].reversals = 0;
+                s->g[i].last_dir = 0;
+                s->g[i].commands = 0;
+        }
+}
+
+void sim_reboot(struct sim *s, struct sim_guest *g)
+{
+        /* the balloon is empty until the driver is back, which then goes to the old target */
+        g->booted_at = s->now;
+        g->actual = g->max;
+        g->used = 64 * BL_MIB;
+        g->cache = g->touched = g->swapped = g->swap_in = g->lied = g->psi_some = 0;
+        g->report = (struct bl_guest_stats){};
+}
+
+void sim_assert_kept(const struct sim *s)
+{
+        const struct sim_faults *f = &s->faults;
+
+        assert_int_equal(f->kills, 0);
+        assert_int_equal(f->below_need, 0);
+        assert_int_equal(f->out_of_range, 0);
+        assert_int_equal(f->overdraft, 0);
+        assert_int_equal(f->blind, 0);
+        assert_int_equal(f->untouchable, 0);
+        assert_int_equal(f->grain, 0);
+        assert_int_equal(f->nonsense, 0);
+        assert_int_equal(f->host_oom, 0);
+}
+
+uint64_t sim_random(uint64_t *seed)
+{
+        *seed ^= *seed >> 12;
+        *seed ^= *seed << 25;
+        *seed ^= *seed >> 27;
+        return *seed * UINT64_C(2685821657736338717);
+}
+
+uint64_t sim_random_range(uint64_t *seed, uint64_t low, uint64_t high)
+{
+        return low + sim_random(seed) % (high - low + 1);
+}

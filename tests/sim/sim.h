@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A host and guests that exist only as numbers, for the policy to be tried on.
+ * After squeezed's simulator (xapi squeeze_test.ml): ideal, slow, limited,
+ * stuck and lying guests, and the promises that hold for all of them, counted
+ * at each step in struct sim_faults.
+ */
+#ifndef BALLAST_SIM_H
+#define BALLAST_SIM_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <ballast/policy.h>
+
+#define SIM_VMS_MAX 1024
+
+enum sim_stats {
+        SIM_STATS_GOOD,
+        SIM_STATS_MISSING,
+        SIM_STATS_STALE,      /* the last report stays as it is */
+        SIM_STATS_ABSURD,     /* available above total */
+        SIM_STATS_STARVING,   /* claims that nothing is available, always */
+        SIM_STATS_NO_AVAILABLE, /* an old kernel: no MemAvailable */
+};
+
+struct sim_guest {
+        char name[24];
+        uint8_t uuid[BL_UUID_LEN];
+
+        /* what it is */
+        uint64_t max, limit, reservation, shares;
+        uint64_t own;      /* kernel's own, not in MemTotal */
+        uint64_t overhead; /* of the VMM */
+        uint64_t swap_total;
+        uint64_t speed_down, speed_up; /* bytes/s of its balloon */
+        usec_t latency;
+        usec_t period; /* of reports */
+        uint64_t grain, phase;
+
+        /* how it behaves */
+        bool stuck;
+        usec_t on, off;     /* moves for `on`, stands still for `off`; 0: always moves */
+        uint64_t low_stop;  /* gives down to here and no further */
+        uint64_t high_stop; /* takes back up to here; 0: all */
+        bool lying;         /* says it gave; the host gets nothing */
+        bool deflate_oom;
+        bool untouched_first; /* gives pages first that it never used */
+        enum sim_stats stats;
+        enum bl_vm_run run;
+        bool managed, hung;
+        enum bl_hold hold;
+        enum bl_no_reclaim no_reclaim;
+
+        /* what it does */
+        uint64_t want;       /* memory that its programs want */
+        uint64_t rate;       /* bytes/s at which they get it */
+        uint64_t cache_want; /* page cache that it would build */
+        uint64_t cache_rate;
+        bool psi; /* reports stalls all the time */
+
+        /* where it is */
+        uint64_t actual, target;
+        usec_t target_at, booted_at;
+        uint64_t used, cache, touched /* free, but resident */, swapped, swap_in;
+        uint64_t lied; /* in the balloon, and still resident */
+        uint64_t psi_some;
+        bool oom_deflated;
+        struct bl_guest_stats report;
+        uint64_t true_need; /* at the last report */
+        unsigned int kills; /* by its OOM killer while the balloon held memory */
+
+        /* what was done to it */
+        unsigned int commands;
+        int last_dir;
+        unsigned int reversals;
+};
+
+/* Promises broken so far. */
+struct sim_faults {
+        unsigned int kills;         /* guests' OOM killers, while the balloon held memory */
+        unsigned int below_need;    /* told to be smaller than the report's true need */
+        unsigned int out_of_range;  /* told to be outside [reservation, limit] */
+        unsigned int overdraft;     /* grants of one tick that would take free below the mark */
+        unsigned int blind;         /* shrunk on statistics that are stale, absurd or missing */
+        unsigned int untouchable;   /* a command to a VM that must be left alone */
+        unsigned int reversals;     /* told to go down, then up, or the other way round */
+        unsigned int grain;         /* a target that is not the daemon's own */
+        unsigned int nonsense;      /* decisions that contradict themselves */
+        unsigned int host_oom;      /* steps without any free memory */
+};
+
+struct sim {
+        struct bl_policy_config config;
+        struct bl_policy *policy;
+        uint64_t budget;
+        uint64_t other;      /* used by what is not a guest */
+        uint64_t other_want; /* and what it goes to, at `other_rate` */
+        uint64_t other_rate;
+        bool is_ram, psi;
+        usec_t step, tick;
+        usec_t now, next_tick;
+
+        size_t n;
+        struct sim_guest *g;
+
+        uint64_t seen_free; /* for growth */
+        usec_t seen_at;
+        uint64_t growth;
+
+        struct bl_snapshot snapshot;
+        struct bl_plan plan;
+        struct sim_faults faults;
+        uint64_t min_free;
+        unsigned int state_changes;
+        unsigned int commands;
+        bool talk; /* SIM_TALK=1: every command on standard error */
+};
+
+/* A host at rest, default settings, no guests. */
+struct sim *sim_new(uint64_t budget);
+struct sim *sim_free(struct sim *s);
+
+/* An ideal guest: `max` bytes, uses `used`, its cache fills it up if `cached`. */
+struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_t used, bool cached);
+
+uint64_t sim_resident(const struct sim_guest *g);
+uint64_t sim_host_free(const struct sim *s);
+const struct bl_decision *sim_decision(const struct sim *s, const struct sim_guest *g);
+
+void sim_run(struct sim *s, usec_t time);
+
+/* Runs until the host has `free` bytes or the time is over; returns what it took, or BL_UNSET. */
+usec_t sim_run_until_free(struct sim *s, uint64_t free, usec_t most);
+
+/* From here on nothing changes by itself: forgets reversals so far. */
+void sim_at_rest(struct sim *s);
+
+void sim_reboot(struct sim *s, struct sim_guest *g);
+
+/* Fails the test if a promise is broken. */
+void sim_assert_kept(const struct sim *s);
+
+/* xorshift64*; never 0 as seed */
+uint64_t sim_random(uint64_t *seed);
+uint64_t sim_random_range(uint64_t *seed, uint64_t low, uint64_t high);
+
+#define assert_between(x, low, high) assert_in_range((uintmax_t)(x), (uintmax_t)(low), (uintmax_t)(high))
+
+#endif
