@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/bus/listen.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "daemon/bus/bus.h"
+
+#define BACKLOG 64
+
+struct bl_listener {
+        int fd;
+        int lock_fd;
+        char *path;
+        dev_t dev; /* what we put there: never remove another's */
+        ino_t ino;
+};
+
+static int address(const char *path, struct sockaddr_un *ret)
+{
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        size_t len = strlen(path);
+
+        if (len == 0)
+                return -EINVAL;
+        if (len >= sizeof(a.sun_path))
+                return -ENAMETOOLONG;
+        memcpy(a.sun_path, path, len + 1);
+        *ret = a;
+        return 0;
+}
+
+static int take_lock(const char *path, int *ret_fd)
+{
+        _cleanup_free_ char *name = NULL;
+        _cleanup_close_ int fd = -1;
+
+        if (asprintf(&name, "%s.lock", path) < 0)
+                return -ENOMEM;
+        fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
+        if (fd < 0)
+                return -errno;
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+                return errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
+        *ret_fd = bl_take_fd(&fd);
+        return 0;
+}
+
+/* 0: nobody is behind `path`, which may be replaced. */
+static int probe(const char *path)
+{
+        _cleanup_close_ int fd = -1;
+        struct sockaddr_un a;
+        struct stat st;
+        int r;
+
+        if (lstat(path, &st) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        if (!S_ISSOCK(st.st_mode))
+                return -EEXIST;
+        r = address(path, &a);
+        if (r < 0)
+                return r;
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
+                return -EADDRINUSE;
+        switch (errno) {
+        case ECONNREFUSED:
+        case ENOENT:
+                return 0;
+        case EAGAIN: /* its backlog is full: it lives */
+                return -EADDRINUSE;
+        default:
+                return -errno;
+        }
+}
+
+static int make_socket(const char *path, gid_t group, mode_t mode, struct stat *ret_st, int *ret_fd)
+{
+        _cleanup_free_ char *temp = NULL;
+        _cleanup_close_ int fd = -1;
+        struct sockaddr_un a;
+        struct stat st;
+        int r;
+
+        if (asprintf(&temp, "%s.new", path) < 0)
+                return -ENOMEM;
+        r = address(temp, &a);
+        if (r < 0)
+                return r;
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        /* ours by the lock; left by one that was killed just here */
+        if (unlink(temp) < 0 && errno != ENOENT)
+                return -errno;
+        if (bind(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
+                return -errno;
+        if ((group != BL_BUS_NO_GROUP && lchown(temp, (uid_t)-1, group) < 0) || chmod(temp, mode) < 0 ||
+            listen(fd, BACKLOG) < 0 || lstat(temp, &st) < 0 || rename(temp, path) < 0) {
+                r = -errno;
+                (void)unlink(temp);
+                return r;
+        }
+        *ret_st = st;
+        *ret_fd = bl_take_fd(&fd);
+        return 0;
+}
+
+int bl_listener_new(const char *path, gid_t group, mode_t mode, struct bl_listener **ret)
+{
+        _cleanup_(bl_listener_freep) struct bl_listener *l = calloc(1, sizeof(*l));
+        struct stat st = {};
+        struct sockaddr_un a;
+        int r;
+
+        if (!l)
+                return -ENOMEM;
+        l->fd = l->lock_fd = -1;
+        r = address(path, &a);
+        if (r < 0)
+                return r;
+        r = take_lock(path, &l->lock_fd);
+        if (r < 0)
+                return r;
+        r = probe(path);
+        if (r < 0)
+                return r;
+        r = make_socket(path, group, mode, &st, &l->fd);
+        if (r < 0)
+                return r;
+        l->dev = st.st_dev;
+        l->ino = st.st_ino;
+        l->path = strdup(path);
+        if (!l->path) {
+                (void)unlink(path);
+                return -ENOMEM;
+        }
+        *ret = BL_TAKE(l);
+        return 0;
+}
+
+struct bl_listener *bl_listener_free(struct bl_listener *l)
+{
+        struct stat st;
+
+        if (!l)
+                return NULL;
+        if (l->path && lstat(l->path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+                (void)unlink(l->path);
+        bl_closep(&l->fd);
+        /* the lock file stays: removing it would let two daemons lock two files of one name */
+        bl_closep(&l->lock_fd);
+        free(l->path);
+        free(l);
+        return NULL;
+}
+
+int bl_listener_fd(const struct bl_listener *l)
+{
+        return l->fd;
+}
