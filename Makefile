@@ -154,6 +154,114 @@ $(BUILD)/man/$(notdir $(1:.scd=)): $(1)
 endef
 $(foreach m,$(man_src),$(eval $(call man_rule,$(m))))
 
+# --- checks ----------------------------------------------------------------
+# `check` is the fast part: no guests.  `test` is everything and what CI runs;
+# it installs what is missing first, hence the recursive make.
+cli_tests := $(wildcard tests/cli/test-*.sh)
+vm_tests := $(wildcard tests/vm/test-*.sh)
+
+.PHONY: check-run test-run
+check:
+	@tests/install-deps
+	@$(MAKE) --no-print-directory check-run
+
+check-run: all tests
+	@BUILD=$(BUILD) tests/run -j 2 -t 120 $(unit_bin) $(sim_bin) $(wildcard tests/unit/*.sh tests/build/*.sh) $(cli_tests)
+
+test:
+	@tests/install-deps
+	@$(MAKE) --no-print-directory -j2 all tests
+	@$(MAKE) --no-print-directory -j2 FAULTS=1 all
+	@BUILD=$(BUILD) tests/all
+
+check-sanitize:
+	@tests/install-deps
+	@$(MAKE) --no-print-directory SANITIZE=address,undefined check-run
+	@$(MAKE) --no-print-directory SANITIZE=thread check-run
+
+valgrind: all
+	@BUILD=$(BUILD) tests/fault/valgrind.sh
+
+c_files := $(wildcard policy/*.[ch] daemon/*.[ch] daemon/*/*.[ch] guestagent/*.[ch] include/ballast/*.h \
+             tests/*/*.[ch])
+sh_files := $(wildcard tests/install-deps tests/run tests/all tests/demo .ci/run tests/*/*.sh)
+
+.PHONY: lint-c lint-sh lint-format lint-clang lint-clang-build
+lint:
+	@tests/install-deps
+	@$(MAKE) --no-print-directory -k lint-format lint-sh lint-c lint-clang lint-clang-build
+lint-format:
+	clang-format --dry-run --Werror $(c_files)
+lint-sh:
+	shellcheck -x $(sh_files)
+lint-c:
+	cppcheck --quiet --std=c17 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j2 \
+	  --suppress=missingIncludeSystem -Iinclude -I. -D_GNU_SOURCE policy daemon guestagent
+lint-clang: | deps-check
+	@printf '%s\n' $(policy_src) $(daemon_src) $(ctl_src) daemon/main.c $(wildcard guestagent/*.c) | \
+	  xargs -P2 -n4 sh -c 'clang-tidy --quiet "$$@" -- -std=gnu17 $(BASE_CPPFLAGS) -I. $(DAEMON_CFLAGS) 2>/dev/null' _
+# clang sees other things than gcc: the whole tree must be clean under both
+lint-clang-build:
+	$(MAKE) CC=clang BUILD=build-clang WERROR=1 all
+format:
+	clang-format -i $(c_files)
+
+# --- demo and benchmarks ---------------------------------------------------
+demo:
+	@tests/install-deps demo
+	@$(MAKE) --no-print-directory -j2 $(programs)
+	@BUILD=$(BUILD) tests/demo
+
+bench-react: all tests
+	@BUILD=$(BUILD) tests/bench/bench-react.sh
+bench-scale: tests
+	@mkdir -p $(BUILD)/bench
+	$(BUILD)/tests/bench/bench-scale $(BUILD)/bench/scale.json
+fuzz-long: $(fuzz_bin)
+	@BUILD=$(BUILD) tests/fuzz/long.sh
+
+# --- install ---------------------------------------------------------------
+INSTALL ?= install
+define subst_paths
+sed -e 's|/usr/sbin/|$(sbindir)/|g' -e 's|/usr/bin/|$(bindir)/|g' $(1) > $(BUILD)/$(notdir $(1)) && \
+  $(INSTALL) -D -m 644 $(BUILD)/$(notdir $(1)) $(DESTDIR)$(2)/$(notdir $(1))
+endef
+
+install: all
+	$(INSTALL) -D -m 755 $(BUILD)/ballastd $(DESTDIR)$(sbindir)/ballastd
+	$(INSTALL) -D -m 755 $(BUILD)/ballast-agent $(DESTDIR)$(sbindir)/ballast-agent
+	$(INSTALL) -D -m 755 $(BUILD)/ballastctl $(DESTDIR)$(bindir)/ballastctl
+	$(INSTALL) -D -m 644 systemd/ballast.conf $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
+	if [ -e $(DESTDIR)$(sysconfdir)/ballast/ballast.conf ]; then \
+	  cmp -s $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new $(DESTDIR)$(sysconfdir)/ballast/ballast.conf && \
+	  rm $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new || \
+	  echo "your ballast.conf was kept; the shipped one is beside it as ballast.conf.new"; \
+	else mv $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new $(DESTDIR)$(sysconfdir)/ballast/ballast.conf; fi
+	$(call subst_paths,systemd/ballastd.service,$(unitdir))
+	$(call subst_paths,systemd/ballast-agent.service,$(unitdir))
+	$(INSTALL) -D -m 644 systemd/org.ballast1.conf $(DESTDIR)$(dbusdir)/system.d/org.ballast1.conf
+	$(call subst_paths,systemd/org.ballast1.service,$(dbusdir)/system-services)
+	$(INSTALL) -D -m 644 systemd/ballastctl.bash-completion $(DESTDIR)$(completiondir)/ballastctl
+	for m in $(man_out); do $(INSTALL) -D -m 644 $$m $(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/} || exit 1; done
+
+# the administrator's ballast.conf stays
+uninstall:
+	rm -f $(DESTDIR)$(sbindir)/ballastd $(DESTDIR)$(sbindir)/ballast-agent $(DESTDIR)$(bindir)/ballastctl \
+	  $(DESTDIR)$(unitdir)/ballastd.service $(DESTDIR)$(unitdir)/ballast-agent.service \
+	  $(DESTDIR)$(dbusdir)/system.d/org.ballast1.conf $(DESTDIR)$(dbusdir)/system-services/org.ballast1.service \
+	  $(DESTDIR)$(completiondir)/ballastctl $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
+	for m in $(notdir $(man_out)); do rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$$m; done
+
+help:
+	@echo 'make             build everything into build/'
+	@echo 'make demo        see memory move between real guests'
+	@echo 'make test        everything that is tested, real guests included'
+	@echo 'make check       the fast tests, no guests'
+	@echo 'make lint        clang-tidy, cppcheck, clang-format, shellcheck'
+	@echo 'make check-sanitize   the fast tests under ASan+UBSan and TSan'
+	@echo 'make bench-react, bench-scale   figures, as JSON in build/bench/'
+	@echo 'make install DESTDIR= prefix=   and uninstall'
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 clean:

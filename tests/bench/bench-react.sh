@@ -1,0 +1,219 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# make bench-react -> build/bench/react.json
+#
+# How soon and how fast Ballast moves memory between real guests, seen from
+# outside: an observer of its own (bench-observe, every 4 ms) sees the budget
+# crossed, QEMU's own trace sees the balloon command and the balloon move.
+#
+# Each run: three givers hold memory that they have used and freed (no free page
+# reporting, so it is still the host's loss), one needs 512 MiB at full speed.
+# In the same runs, interleaved: one giver is told by `virsh setmem` to give
+# 512 MiB, with Ballast not acting: the mechanism's own time.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+BUILD=$(cd "${BUILD:-$here/../build}" && pwd)
+export BUILD
+# shellcheck source=tests/vm/lib.sh
+. "$here/vm/lib.sh"
+# shellcheck source=tests/vm/lib-ballast.sh
+. "$here/vm/lib-ballast.sh"
+
+runs=${RUNS:-22}
+move=$((512 << 20))
+out=$BUILD/bench
+raw=$out/raw-react
+mkdir -p "$raw"
+observer=
+
+cleanup() {
+  if [ -n "$observer" ]; then kill "$observer" 2>/dev/null || true; fi
+  ballast_stop || true
+}
+export VM_ON_EXIT=cleanup
+vm_env_trap
+vm_env_start "$(mktemp -d /tmp/breact.XXXXXX)"
+
+givers=(g1 g2 g3)
+all=("${givers[@]}" need)
+for g in "${givers[@]}"; do vm_define "$g" --memory 1024 --free-page-reporting off; done
+vm_define need --memory 1024
+vm_start "${all[@]}"
+declare -A pid
+for g in "${all[@]}"; do
+  vm_assert_confined "$g"
+  pid[$g]=$(vm_pid "$g")
+done
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Givers: memory that was used and is free again, resident on the host
+fill_givers() {
+  local g
+  for g in "${givers[@]}"; do
+    (vm_cmd "$g" 'alloc w 640' && vm_cmd "$g" 'free w') > /dev/null &
+  done
+  wait_all
+}
+
+wait_all() {
+  local j
+  for j in $(jobs -p); do
+    [ "$j" = "${BALLAST_PID:-}" ] || [ "$j" = "${observer:-}" ] || wait "$j"
+  done
+}
+
+used() {
+  local g sum=0
+  for g in "${all[@]}"; do sum=$((sum + $(vm_rss "$g"))); done
+  echo "$sum"
+}
+
+# ms between a wall time and the first balloon command after $2 (both us)
+first_command() { # FROM_US: us of the first downward command since
+  local g
+  for g in "${givers[@]}"; do vm_balloon_commands "$g"; done | sort -n | awk -v f="$1" '$1 >= f { print $1; exit }'
+}
+
+# us at which the balloons of all givers together hold $2 bytes more than at $1
+when_moved() { # FROM_US BYTES
+  local g
+  for g in "${givers[@]}"; do vm_balloon_moves "$g" | sed "s/^/$g /"; done | sort -n -k2 |
+    awk -v f="$1" -v want="$2" '
+      { if ($2 < f) base[$1] = $3; cur[$1] = $3 }
+      $2 >= f { sum = 0; for (g in cur) sum += cur[g] - base[g]; if (sum >= want) { print $2; exit } }'
+}
+
+now_us() { date +%s%6N; }
+
+full() { # all givers have all their memory back
+  local g
+  for g in "${givers[@]}"; do [ "$(vm_balloon_actual "$g")" -ge $((1020 << 20)) ] || return 1; done
+}
+
+fill_givers
+budget=$(($(used) + (192 << 20)))
+say "budget $((budget >> 20)) MiB for $((4 * 1024)) MiB configured"
+ballast_start budget=$budget stats_period=1s act=yes
+until_true 20 ballast_knows "${all[@]}"
+soft=$(ballast_status .marks.soft)
+mark=$((budget - soft))
+
+samples=$raw/samples
+: > "$samples"
+for ((i = 1; i <= runs; i++)); do
+  # --- Ballast ---
+  until_true 60 full || say "run $i: the givers are not full again"
+  fill_givers
+  sleep 2.5 # statistics of a guest at rest
+  "$BUILD/tests/bench/bench-observe" --interval-us 4000 --mark "$mark" --mark "$budget" --raw "$raw/run-$i" \
+    "${pid[@]}" > "$raw/observe-$i" &
+  observer=$!
+  sleep 0.2
+  start=$(now_us)
+  vm_cmd need 'alloc need 704' > "$raw/alloc-$i"
+  until_true 15 test -n "$(when_moved "$start" "$move")" || true
+  sleep 1
+  moved=$(when_moved "$start" "$move")
+  kill "$observer"
+  wait "$observer" || true
+  observer=
+  crossed=$(awk -v m="$mark" '$1 == "cross" && $2 == m { print $3; exit }' "$raw/observe-$i")
+  over=$(awk -v m="$budget" '$1 == "cross" && $2 == m { print $3; exit }' "$raw/observe-$i")
+  gap=$(awk '$1 == "end" { print $3 }' "$raw/observe-$i")
+  first=$(first_command "$start")
+  vm_cmd need 'free need' > /dev/null
+  # --- the mechanism alone ---
+  ctl act off
+  sleep 3
+  until_true 30 full || for g in "${givers[@]}"; do vm_virsh setmem "$g" 1048576 --live; done
+  until_true 30 full || true
+  fill_givers
+  direct_start=$(now_us)
+  vm_virsh setmem g1 $((1024 * 1024 - (move >> 10))) --live
+  until_true 20 test -n "$(when_moved "$direct_start" "$move")" || true
+  direct_end=$(when_moved "$direct_start" "$move")
+  direct_first=$(first_command "$direct_start")
+  vm_virsh setmem g1 1048576 --live
+  until_true 30 full || true
+  ctl release g1 > /dev/null
+  ctl act on > /dev/null
+  jq -cn --argjson i "$i" --argjson start "$start" --argjson crossed "${crossed:-null}" --argjson over "${over:-null}" \
+    --argjson first "${first:-null}" --argjson moved "${moved:-null}" --argjson gap "${gap:-null}" \
+    --argjson df "${direct_first:-null}" --argjson de "${direct_end:-null}" \
+    '{run: $i, start_us: $start, soft_mark_crossed_us: $crossed, budget_crossed_us: $over, first_command_us: $first,
+      moved_us: $moved, observer_longest_gap_us: $gap, direct_command_us: $df, direct_moved_us: $de}' |
+    tee -a "$samples" >&2
+done
+
+# --- at rest: eight guests, a minute ------------------------------------------
+ballast_stop
+for g in "${all[@]}"; do vm_virsh setmem "$g" 1048576 --live || true; done
+more=(r1 r2 r3 r4)
+for g in "${more[@]}"; do vm_define "$g" --memory 256; done
+vm_start "${more[@]}"
+fill_givers
+for g in "${more[@]}"; do pid[$g]=$(vm_pid "$g"); all+=("$g"); done
+cpu_of() { awk '{ print $14 + $15 }' "/proc/$1/stat"; } # all threads, in ticks
+libvirtd=$(cat "$VM_DIR/libvirtd.pid")
+hz=$(getconf CLK_TCK)
+sleep 5
+before=$(cpu_of "$libvirtd")
+sleep 30
+libvirtd_alone=$(($(cpu_of "$libvirtd") - before))
+ballast_start budget=$(($(used) + (400 << 20))) act=yes
+until_true 20 ballast_knows "${all[@]}"
+sleep 10
+rest_from=$(now_us)
+before=$(cpu_of "$BALLAST_PID")
+before_libvirtd=$(cpu_of "$libvirtd")
+sleep 60
+ticks=$(($(cpu_of "$BALLAST_PID") - before))
+ticks_libvirtd=$(($(cpu_of "$libvirtd") - before_libvirtd))
+rest_to=$(now_us)
+rss=$(awk '/^VmRSS/ { print $2 * 1024 }' "/proc/$BALLAST_PID/status")
+anon=$(awk '/^RssAnon/ { print $2 * 1024 }' "/proc/$BALLAST_PID/status")
+# a reversal: at rest a VM is told down and up, or up and down
+reversals=0 commands_at_rest=0
+for g in "${all[@]}"; do
+  turn=$(vm_balloon_commands "$g" | awk -v a="$rest_from" -v b="$rest_to" '
+    $1 < a { last = $2; next } $1 <= b { if (last) { d = $2 > last ? 1 : -1; if (dir && d != dir) n++; dir = d } last = $2; c++ }
+    END { print n + 0, c + 0 }')
+  reversals=$((reversals + ${turn% *}))
+  commands_at_rest=$((commands_at_rest + ${turn#* }))
+done
+ooms=0 deflates=0
+for g in "${all[@]}"; do
+  ooms=$((ooms + $(vm_oom_kills "$g")))
+  deflates=$((deflates + $(vm_autodeflate_count "$g")))
+done
+ballast_stop
+
+jq -s --arg cpu "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)" --arg kernel "$(uname -r)" \
+  --arg cores "$(nproc)" --arg accel "$("$here/vm/accel.sh")" --argjson hz "$hz" \
+  --argjson ticks "$ticks" --argjson tl "$ticks_libvirtd" --argjson tl0 "$libvirtd_alone" \
+  --argjson rss "$rss" --argjson anon "$anon" --argjson rev $reversals --argjson rest $commands_at_rest \
+  --argjson ooms $ooms --argjson deflates $deflates --argjson budget "$budget" --argjson soft "$soft" '
+  def pct(p): sort | if length == 0 then null else .[([(length * p | ceil) - 1, 0] | max)] end;
+  def dist: {p50: pct(0.5), p99: pct(0.99), max: (max // null), samples: .};
+  . as $r
+  | [$r[] | select(.first_command_us and .budget_crossed_us) | (.first_command_us - .budget_crossed_us) / 1000] as $over
+  | [$r[] | select(.first_command_us and .soft_mark_crossed_us) | (.first_command_us - .soft_mark_crossed_us) / 1000] as $soft_ms
+  | [$r[] | select(.moved_us and .soft_mark_crossed_us) | (.moved_us - .soft_mark_crossed_us) / 1e6] as $moved
+  | [$r[] | select(.direct_moved_us) | (.direct_moved_us - .direct_command_us) / 1e6] as $direct
+  | {schema: 1, command: "make bench-react", machine: {cpu: $cpu, cores: $cores, kernel: $kernel, accel: $accel},
+     runs: ($r | length), budget_bytes: $budget, soft_mark_bytes: $soft,
+     note: "pressure_to_first_command_ms is counted from the moment the observer sees less than the soft mark left of the budget, which is before the budget itself is crossed; budget_to_first_command_ms from the budget crossed: negative is ahead of it",
+     pressure_to_first_command_ms: ($soft_ms | dist),
+     budget_to_first_command_ms: ($over | dist), budget_never_crossed: ([$r[] | select(.budget_crossed_us | not)] | length),
+     move_512mib_s: (($moved | dist) + {mechanism_p50: ($direct | pct(0.5)), mechanism_samples: $direct,
+       ratio_p50: (if ($direct | length) > 0 and ($moved | length) > 0 then ($moved | pct(0.5)) / ($direct | pct(0.5)) else null end)}),
+     observer_longest_gap_us: ([$r[].observer_longest_gap_us] | max),
+     reversals_at_rest: $rev, commands_at_rest: $rest,
+     idle_cpu_percent: ($ticks / $hz / 60 * 100), libvirtd_cpu_percent: (($tl / 60 - $tl0 / 30) / $hz * 100),
+     libvirtd_alone_cpu_percent: ($tl0 / $hz / 30 * 100),
+     private_bytes: $anon, rss_bytes: $rss, guests_at_rest: 8, oom_kills: $ooms, autodeflates: $deflates, raw: $r}' \
+  "$samples" > "$out/react.json"
+jq 'del(.raw, .pressure_to_first_command_ms.samples, .budget_to_first_command_ms.samples)' "$out/react.json"
