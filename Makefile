@@ -95,17 +95,20 @@ deps:
 	@tests/install-deps
 
 # --- rules -----------------------------------------------------------------
+# V=1 shows whole commands
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $@;)
 $(BUILD)/obj/policy/%.o: policy/%.c | deps-check
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CPPFLAGS) $(BASE_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
+	$(call say,CC)$(CC) $(BASE_CPPFLAGS) $(BASE_CFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(BUILD)/obj/%.o: %.c | deps-check
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CPPFLAGS) -I. $(BASE_CFLAGS) $(DAEMON_CFLAGS) -pthread $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
+	$(call say,CC)$(CC) $(BASE_CPPFLAGS) -I. $(BASE_CFLAGS) $(DAEMON_CFLAGS) -pthread $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(BUILD)/agent/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CPPFLAGS) -I. -std=gnu17 -Os -g $(WARN) $(if $(WERROR),-Werror) -ffunction-sections -fdata-sections \
+	$(call say,CC)$(CC) $(BASE_CPPFLAGS) -I. -std=gnu17 -Os -g $(WARN) $(if $(WERROR),-Werror) -ffunction-sections -fdata-sections \
 	  $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(BUILD)/libpolicy.a: $(policy_obj)
@@ -116,41 +119,41 @@ $(BUILD)/libsim.a: $(call obj,$(simlib_src))
 %.a:
 	@mkdir -p $(@D)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)$(AR) rcs $@ $^
 
 $(BUILD)/ballastd: $(BUILD)/obj/daemon/main.o $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
-	$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS)
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS)
 
 $(BUILD)/ballastctl: $(BUILD)/obj/daemon/ctl/main.o $(BUILD)/libballastctl.a $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
-	$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(CTL_LIBS) $(DAEMON_LIBS)
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(CTL_LIBS) $(DAEMON_LIBS)
 
 $(BUILD)/ballast-agent: $(agent_main) $(agent_obj)
-	$(CC) -static -Wl,--gc-sections $(LDFLAGS) -o $@ $^
+	$(call say,LD)$(CC) -static -Wl,--gc-sections $(LDFLAGS) -o $@ $^
 
 testlibs = $(BUILD)/libsim.a $(BUILD)/libballastctl.a $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(testlibs) $(BUILD)/libagent.a
 	@mkdir -p $(@D)
-	$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(TEST_LIBS) $(DAEMON_LIBS) $(CTL_LIBS)
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(TEST_LIBS) $(DAEMON_LIBS) $(CTL_LIBS)
 
 $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(BUILD)/libsim.a $(BUILD)/libpolicy.a
 	@mkdir -p $(@D)
-	$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) -lm
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) -lm
 
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(testlibs)
 	@mkdir -p $(@D)
-	$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS) $(CTL_LIBS) -lm
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS) $(CTL_LIBS) -lm
 
 # libFuzzer under ASan and UBSan; sources are compiled again with its instrumentation
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(wire_src) $(wildcard include/ballast/*.h daemon/channel/*.h)
 	@mkdir -p $(@D)
-	clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	$(call say,FUZZ)clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 	  $(BASE_CPPFLAGS) -I. $(WARN) -o $@ $< $(wire_src)
 
 $(BUILD)/man/%: ; $(error no man page source for $@)
 define man_rule
 $(BUILD)/man/$(notdir $(1:.scd=)): $(1)
 	@mkdir -p $$(@D)
-	scdoc < $$< > $$@
+	@scdoc < $$< > $$@
 endef
 $(foreach m,$(man_src),$(eval $(call man_rule,$(m))))
 

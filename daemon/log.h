@@ -8,6 +8,7 @@
 #ifndef BALLAST_DAEMON_LOG_H
 #define BALLAST_DAEMON_LOG_H
 
+#include <stddef.h>
 #include <syslog.h>
 
 /* One id per kind of event, so that `journalctl MESSAGE_ID=` finds them all.

@@ -21,6 +21,9 @@
  * what the device asks.  Slow guests boot for minutes. */
 #define BOOT_WINDOW (180 * BL_SEC)
 
+/* A driver does what the device asks at once; so long at rest, and it has. */
+#define RESET_OVER (5 * BL_SEC)
+
 /* More than this available, and a guest neither stops short nor needs its OOM killer. */
 #define AMPLE (64 * BL_MIB)
 
@@ -163,6 +166,13 @@ static bool within(usec_t since, usec_t now, usec_t window)
 static bool live(const struct bl_watch_command *c, usec_t now)
 {
         return !c->certain || c->superseded_at == 0 || now < bl_add_sat(c->superseded_at, SUPERSEDED_GRACE);
+}
+
+/* May it be on its way there just now?  Of one whose answer was lost only the
+ * target itself is believed. */
+static bool under_way(const struct bl_watch_command *c, usec_t now)
+{
+        return !c->answered || c->superseded_at == 0 || now < bl_add_sat(c->superseded_at, SUPERSEDED_GRACE);
 }
 
 /* The lowest that our own commands can explain. */
@@ -324,7 +334,7 @@ static enum bl_watch_verdict judge_moved(const struct bl_watch *w, const struct 
                 return judge_above(w, o, last->to);
         /* below the newest target: an older one may still be at work */
         for (size_t i = 0; i + 1 < w->n_cmd; i++)
-                if (live(&w->cmd[i], o->at) && between(o->actual, w->cmd[i].from, w->cmd[i].to))
+                if (under_way(&w->cmd[i], o->at) && between(o->actual, w->cmd[i].from, w->cmd[i].to))
                         return BL_WATCH_INCOMPLETE;
         return BL_WATCH_HAND;
 }
@@ -376,6 +386,9 @@ static void note_stats(struct bl_watch *w, const struct bl_watch_observation *o)
 /* A rest was judged: it is where the next judgement begins. */
 static void conclude(struct bl_watch *w, enum bl_watch_verdict v, uint64_t actual)
 {
+        /* the new driver is there, has reported, and does not move: the reset is over */
+        if (w->reset_at != 0 && w->stats_at > w->reset_at && w->seen_at - w->seen_since >= RESET_OVER)
+                w->reset_at = 0;
         if (v == BL_WATCH_HAND || v == BL_WATCH_BASELINE)
                 forget_commands(w);
         if (v != BL_WATCH_UNCHANGED)

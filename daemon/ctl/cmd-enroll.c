@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* enroll: the XML that a virtual machine needs, shown and written.  Speaks to
+ * libvirt itself: a VM is prepared before, or without, a running daemon. */
+#include <errno.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/control.h"
+#include "daemon/ctl/ctl.h"
+#include "daemon/ctl/diff.h"
+#include "daemon/virt/enroll.h"
+
+#define URI_DEFAULT "qemu:///system"
+
+static void unref_conn(virConnectPtr *p)
+{
+        if (*p)
+                (void)virConnectClose(*p);
+}
+
+static void unref_domain(virDomainPtr *p)
+{
+        if (*p)
+                (void)virDomainFree(*p);
+}
+
+static void be_quiet(void *userdata, virErrorPtr e)
+{
+        (void)userdata; /* we say it ourselves */
+        (void)e;
+}
+
+static enum ctl_exit say_libvirt(enum ctl_exit x, const char *what, const char *name)
+{
+        ctl_error("%s %s: %s", what, name, virGetLastErrorMessage());
+        return x;
+}
+
+static enum ctl_exit find_domain(virConnectPtr conn, const char *vm, virDomainPtr *ret)
+{
+        virDomainPtr d = virDomainLookupByName(conn, vm);
+
+        if (!d)
+                d = virDomainLookupByUUIDString(conn, vm);
+        if (!d) {
+                ctl_error("libvirt knows no domain '%s'; 'virsh list --all' shows them", vm);
+                return CTL_NO_SUCH_VM;
+        }
+        if (virDomainIsPersistent(d) == 0) {
+                ctl_error("%s is transient: it has no persistent definition to enroll; add it to the XML that it is "
+                          "made from",
+                          vm);
+                (void)virDomainFree(d);
+                return CTL_REFUSED;
+        }
+        *ret = d;
+        return CTL_OK;
+}
+
+static int change_xml(const struct ctl *c, const char *xml, char **ret_new, char **ret_message)
+{
+        const struct bl_enroll_options o = {
+                .no_autodeflate = ctl_value(c, "no-autodeflate") != NULL,
+                .no_free_page_reporting = ctl_value(c, "no-free-page-reporting") != NULL,
+                .no_channel = ctl_value(c, "no-channel") != NULL,
+        };
+
+        if (ctl_value(c, "remove"))
+                return bl_unenroll_xml(xml, ret_new, ret_message);
+        return bl_enroll_xml(xml, &o, ret_new, ret_message);
+}
+
+static void print_diff(const struct ctl *c, const char *diff)
+{
+        for (const char *p = diff; *p;) {
+                size_t n = strcspn(p, "\n");
+                enum ctl_color color = CTL_PLAIN;
+
+                if (strncmp(p, "---", 3) == 0 || strncmp(p, "+++", 3) == 0)
+                        color = CTL_BOLD;
+                else if (*p == '-')
+                        color = CTL_RED;
+                else if (*p == '+')
+                        color = CTL_GREEN;
+                printf("%s%.*s%s\n", ctl_color(c, color), (int)n, p, ctl_color_end(c));
+                p += n + (p[n] == '\n');
+        }
+}
+
+/* What came of it: `diff` NULL when there is nothing to change. */
+static void report(const struct ctl *c, const char *diff, const char *message, bool written)
+{
+        json_t *d;
+
+        if (c->json) {
+                d = json_pack("{s:i, s:s, s:b, s:b, s:s, s:s}", "schema", BL_SCHEMA_VERSION, "vm", c->args[0],
+                              "changed", diff != NULL, "written", (int)written, "message", message ? message : "",
+                              "diff", diff ? diff : "");
+                if (d)
+                        (void)ctl_print_json(c, d);
+                json_decref(d);
+                return;
+        }
+        if (!diff) {
+                printf("Nothing to change: %s is as Ballast needs it.\n", c->args[0]);
+                return;
+        }
+        print_diff(c, diff);
+        if (message && *message)
+                printf("\n%s%s", message, message[strlen(message) - 1] == '\n' ? "" : "\n");
+        if (written)
+                printf("\nWritten; it takes effect when %s is next started.\n", c->args[0]);
+        else
+                printf("\nNot written; 'ballastctl enroll %s --write%s' does that.\n", c->args[0],
+                       ctl_value(c, "remove") ? " --remove" : "");
+}
+
+#define SHOWN   VIR_DOMAIN_XML_INACTIVE
+#define WRITTEN (VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE)
+
+/* 1: changed, 0: nothing to change; negative: said, with the exit code in `ret_exit`. */
+static int prepare(const struct ctl *c, virDomainPtr d, unsigned int flags, char **ret_xml, char **ret_changed,
+                   char **ret_message, enum ctl_exit *ret_exit)
+{
+        _cleanup_free_ char *xml = NULL, *message = NULL;
+        int r;
+
+        *ret_exit = CTL_FAILED;
+        xml = virDomainGetXMLDesc(d, flags);
+        if (!xml) {
+                (void)say_libvirt(CTL_FAILED, "cannot read the XML of", c->args[0]);
+                return -EIO;
+        }
+        r = change_xml(c, xml, ret_changed, &message);
+        if (r == -EOPNOTSUPP) {
+                ctl_error("%s cannot be enrolled: %s", c->args[0], message ? message : "it is no QEMU domain");
+                *ret_exit = CTL_REFUSED;
+        } else if (r < 0)
+                ctl_error("cannot prepare the XML of %s: %s", c->args[0], message ? message : strerror(-r));
+        else {
+                *ret_xml = BL_TAKE(xml);
+                *ret_message = BL_TAKE(message);
+        }
+        return r;
+}
+
+/* From what it is now, with its secrets (a VNC password), which would be lost
+ * by writing it back without. */
+static enum ctl_exit write_xml(const struct ctl *c, virConnectPtr conn, virDomainPtr d)
+{
+        _cleanup_free_ char *xml = NULL, *changed = NULL, *message = NULL;
+        virDomainPtr defined;
+        enum ctl_exit x;
+        int r;
+
+        r = prepare(c, d, WRITTEN, &xml, &changed, &message, &x);
+        if (r < 0)
+                return x;
+        if (r == 0)
+                return CTL_OK;
+        defined = virDomainDefineXMLFlags(conn, changed, VIR_DOMAIN_DEFINE_VALIDATE);
+        if (!defined)
+                return say_libvirt(CTL_FAILED, "libvirt refuses the new XML of", c->args[0]);
+        (void)virDomainFree(defined);
+        return CTL_OK;
+}
+
+static enum ctl_exit enroll(const struct ctl *c, virConnectPtr conn, virDomainPtr d)
+{
+        _cleanup_free_ char *xml = NULL, *changed = NULL, *message = NULL, *diff = NULL;
+        bool write = ctl_value(c, "write") != NULL;
+        enum ctl_exit x;
+        int r;
+
+        r = prepare(c, d, SHOWN, &xml, &changed, &message, &x);
+        if (r < 0)
+                return x;
+        if (r > 0) {
+                r = ctl_diff(virDomainGetName(d), xml, changed, &diff);
+                if (r < 0) {
+                        ctl_error("cannot compare the XML of %s: %s", c->args[0], strerror(-r));
+                        return CTL_FAILED;
+                }
+        }
+        x = diff && write ? write_xml(c, conn, d) : CTL_OK;
+        if (x == CTL_OK)
+                report(c, diff, message, diff && write);
+        return x;
+}
+
+enum ctl_exit ctl_cmd_enroll(struct ctl *c)
+{
+        _cleanup_(unref_conn) virConnectPtr conn = NULL;
+        _cleanup_(unref_domain) virDomainPtr d = NULL;
+        const char *uri = ctl_value(c, "connect");
+        enum ctl_exit x;
+
+        virSetErrorFunc(NULL, be_quiet);
+        conn = virConnectOpen(uri ? uri : URI_DEFAULT);
+        if (!conn) {
+                ctl_error("cannot reach libvirt at %s: %s; is it running? (systemctl status libvirtd)",
+                          uri ? uri : URI_DEFAULT, virGetLastErrorMessage());
+                return CTL_UNREACHABLE;
+        }
+        x = find_domain(conn, c->args[0], &d);
+        return x == CTL_OK ? enroll(c, conn, d) : x;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* show: everything about one virtual machine. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/ctl/ctl.h"
+#include "daemon/ctl/events.h"
+#include "daemon/util/size.h"
+
+#define SIZE(o, f)   ctl_size(o, f, (char[BL_SIZE_BUF]){0}, BL_SIZE_BUF)
+#define EVENTS_SHOWN 10
+
+static void print_what(const struct ctl *c, const json_t *d)
+{
+        const char *hold = ctl_string(d, "hold"), *why = ctl_string(d, "hold_reason");
+
+        ctl_field("Name:", "%s%s%s", ctl_color(c, CTL_BOLD), ctl_string(d, "name"), ctl_color_end(c));
+        ctl_field("UUID:", "%s", ctl_string(d, "uuid"));
+        ctl_field("State:", "%s, process %" PRIu64, ctl_string(d, "run"), ctl_number(d, "pid"));
+        ctl_field("Managed:", "%s", ctl_true(d, "managed") ? "yes" : "no");
+        if (strcmp(hold, "none") != 0)
+                ctl_field("Held:", "%s%s%s%s%s ('ballastctl release %s' ends that)", ctl_color(c, CTL_YELLOW), hold,
+                          ctl_color_end(c), *why ? ": " : "", why, ctl_string(d, "name"));
+        if (!ctl_true(d, "reclaimable"))
+                ctl_field("Reclaimable:", "%sno%s: %s", ctl_color(c, CTL_YELLOW), ctl_color_end(c),
+                          ctl_string(d, "why_not"));
+        if (*ctl_string(d, "settings_error"))
+                ctl_field("Settings:", "%s%s%s", ctl_color(c, CTL_RED), ctl_string(d, "settings_error"),
+                          ctl_color_end(c));
+}
+
+static void print_memory(const struct ctl *c, const json_t *d)
+{
+        ctl_field("Now:", "%s, target %s", SIZE(d, "actual"), SIZE(d, "target"));
+        ctl_field("Bounds:", "reservation %s, limit %s, max %s", SIZE(d, "reservation"), SIZE(d, "limit"),
+                  SIZE(d, "max"));
+        ctl_field("Shares:", "%" PRIu64, ctl_number(d, "shares"));
+        ctl_field("Needs:", "at least %s, would like %s", SIZE(d, "floor"), SIZE(d, "want"));
+        ctl_field("On the host:", "%s, of it QEMU's own %s", SIZE(d, "resident"), SIZE(d, "overhead"));
+        if (json_is_integer(json_object_get(d, "original")))
+                ctl_field("Found at:", "%s ('ballastctl rollback' puts it back)", SIZE(d, "original"));
+        if (ctl_number(d, "speed") > 0)
+                ctl_field("Gives:", "%s a second", SIZE(d, "speed"));
+        if (ctl_true(d, "stuck"))
+                ctl_field("Stuck:", "%sit does not follow its target%s", ctl_color(c, CTL_RED), ctl_color_end(c));
+        if (ctl_true(d, "lying"))
+                ctl_field("Lying:", "%sit says that it gave, the host saw nothing of it%s", ctl_color(c, CTL_RED),
+                          ctl_color_end(c));
+        if (ctl_true(d, "hung"))
+                ctl_field("Hung:", "%slibvirt does not get an answer from it%s", ctl_color(c, CTL_RED),
+                          ctl_color_end(c));
+        if (ctl_number(d, "oom_deflates") > 0)
+                ctl_field("Took back:", "%" PRIu64 " times when it was out of memory", ctl_number(d, "oom_deflates"));
+}
+
+static void print_guest(const json_t *d)
+{
+        const json_t *stats = json_object_get(d, "stats"), *agent = json_object_get(d, "agent");
+        const char *source = ctl_string(stats, "source");
+
+        if (strcmp(source, "none") == 0)
+                ctl_field("Guest says:", "nothing");
+        else
+                ctl_field("Guest says:", "%s available, %s unused, %s caches (%s, %.1f s ago)",
+                          SIZE(stats, "available"), SIZE(stats, "unused"), SIZE(stats, "caches"), source,
+                          (double)ctl_number(stats, "age_us") / 1e6);
+        if (json_is_object(agent))
+                ctl_field("Agent:", "%s on kernel %s", ctl_string(agent, "version"), ctl_string(agent, "kernel"));
+        else
+                ctl_field("Agent:", "none");
+}
+
+enum ctl_exit ctl_cmd_show(struct ctl *c)
+{
+        const json_t *decision;
+        json_t *d = NULL;
+        enum ctl_exit x = ctl_read(c, "Show", c->args[0], &d);
+
+        if (x != CTL_OK)
+                return x;
+        if (!ctl_print_json(c, d)) {
+                print_what(c, d);
+                print_memory(c, d);
+                print_guest(d);
+                decision = json_object_get(d, "decision");
+                if (json_is_object(decision))
+                        ctl_field("Decision:", "%s [%s]", ctl_string(decision, "sentence"),
+                                  ctl_string(decision, "reason"));
+                if (json_array_size(json_object_get(d, "history")) > 0)
+                        puts("\nLately:");
+                ctl_print_events(c, json_object_get(d, "history"), EVENTS_SHOWN);
+        }
+        json_decref(d);
+        return CTL_OK;
+}

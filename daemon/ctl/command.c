@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The table of commands, and the help that is made of it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/ctl/ctl.h"
+
+#define CONNECT                                                                     \
+        {                                                                           \
+                "connect", "URI", false, "libvirt to use (default: qemu:///system)" \
+        }
+
+const struct ctl_command ctl_commands[] = {
+        {
+                .name = "status",
+                .args = "",
+                .summary = "The host, the daemon, and whether all is well",
+                .run = ctl_cmd_status,
+        },
+        {
+                .name = "list",
+                .args = "",
+                .summary = "The virtual machines and their memory",
+                .run = ctl_cmd_list,
+                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2) until interrupted"}},
+        },
+        {
+                .name = "show",
+                .args = "VM",
+                .min_args = 1,
+                .max_args = 1,
+                .summary = "Everything about one virtual machine",
+                .run = ctl_cmd_show,
+        },
+        {
+                .name = "plan",
+                .args = "",
+                .summary = "What Ballast would do now, and why; changes nothing",
+                .run = ctl_cmd_plan,
+        },
+        {
+                .name = "explain",
+                .args = "[VM]",
+                .max_args = 1,
+                .summary = "What was done or left alone, when and why",
+                .run = ctl_cmd_explain,
+        },
+        {
+                .name = "set",
+                .args = "VM",
+                .min_args = 1,
+                .max_args = 1,
+                .summary = "Change the settings of a virtual machine",
+                .details = "SIZE is a number with K, M, G or T (binary units), as in 512M or 1.5G.\n"
+                           "Without --live and --persistent both are changed, where the VM has both.",
+                .run = ctl_cmd_set,
+                .options = {{"reservation", "SIZE", false, "never squeeze it below this"},
+                            {"limit", "SIZE", false, "never give it more than this"},
+                            {"shares", "N", false, "its weight: low, normal, high or a number"},
+                            {"manage", "yes|no", false, "whether Ballast acts on it"},
+                            {"live", NULL, false, "for the running VM only"},
+                            {"persistent", NULL, false, "for its next boot only"}},
+        },
+        {
+                .name = "balloon",
+                .args = "VM",
+                .min_args = 1,
+                .max_args = 1,
+                .summary = "Set a balloon by hand; the VM is held afterwards",
+                .details = "'ballastctl release VM' gives it back to automatic action.",
+                .run = ctl_cmd_balloon,
+                .options = {{"leave", "SIZE", false, "leave this much memory to the VM"},
+                            {"take", "SIZE", false, "take this much from what it has now"}},
+        },
+        {
+                .name = "hold",
+                .args = "[VM]",
+                .max_args = 1,
+                .summary = "Leave a virtual machine alone; without VM, all of them",
+                .run = ctl_cmd_hold,
+        },
+        {
+                .name = "release",
+                .args = "[VM]",
+                .max_args = 1,
+                .summary = "End a hold, also one that came from virsh setmem",
+                .run = ctl_cmd_release,
+        },
+        {
+                .name = "act",
+                .args = "on|off",
+                .min_args = 1,
+                .max_args = 1,
+                .summary = "Let Ballast act, or only say what it would do",
+                .run = ctl_cmd_act,
+        },
+        {
+                .name = "config",
+                .args = "",
+                .summary = "The settings in force and where each comes from",
+                .run = ctl_cmd_config,
+        },
+        {
+                .name = "metrics",
+                .args = "",
+                .summary = "Figures for a monitoring system, in OpenMetrics text",
+                .run = ctl_cmd_metrics,
+        },
+        {
+                .name = "rollback",
+                .args = "",
+                .summary = "Stop acting and put every virtual machine back as it was",
+                .run = ctl_cmd_rollback,
+                .options = {{"wait", NULL, false, "return when it is finished"}},
+        },
+        {
+                .name = "reload",
+                .args = "",
+                .summary = "Read the configuration again",
+                .run = ctl_cmd_reload,
+        },
+        {
+                .name = "enroll",
+                .args = "VM",
+                .min_args = 1,
+                .max_args = 1,
+                .summary = "Show or write the XML that a virtual machine needs",
+                .details = "Shows the change as a unified diff.  What is written takes effect when the VM\n"
+                           "is next started.  Works on libvirt directly; ballastd need not run.",
+                .run = ctl_cmd_enroll,
+                .options = {{"write", NULL, false, "write it to the VM's persistent definition"},
+                            CONNECT,
+                            {"remove", NULL, false, "take the guest agent's channel out again"},
+                            {"no-autodeflate", NULL, false, "leave the balloon's autodeflate as it is"},
+                            {"no-free-page-reporting", NULL, false, "leave free page reporting as it is"},
+                            {"no-channel", NULL, false, "no channel for the guest agent"}},
+        },
+        {0},
+};
+
+const struct ctl_option ctl_global_options[] = {
+        {"socket", "PATH", false, "talk to the daemon there (also: BALLAST_SOCKET)"},
+        {"json", NULL, false, "print the JSON document, see ballastctl-json(7)"},
+        {"no-color", NULL, false, "no colours (also: NO_COLOR)"},
+        {"help", NULL, false, "this text"},
+        {"version", NULL, false, "the version"},
+        {0},
+};
+
+const struct ctl_command *ctl_command_find(const char *name)
+{
+        for (const struct ctl_command *k = ctl_commands; k->name; k++)
+                if (strcmp(k->name, name) == 0)
+                        return k;
+        return NULL;
+}
+
+static void print_option(FILE *f, const struct ctl_option *o)
+{
+        char left[64];
+
+        (void)snprintf(left, sizeof(left), "--%s%s%s%s", o->name,
+                       o->arg_optional ? "[="
+                       : o->arg        ? " "
+                                       : "",
+                       o->arg ? o->arg : "", o->arg_optional ? "]" : "");
+        fprintf(f, "  %-25s %s\n", left, o->help);
+}
+
+static void print_global_options(FILE *f)
+{
+        for (const struct ctl_option *o = ctl_global_options; o->name; o++)
+                print_option(f, o);
+}
+
+void ctl_help(FILE *f)
+{
+        fputs("Usage: ballastctl [OPTION...] COMMAND [ARGUMENT...]\n\n"
+              "Asks and steers ballastd, the memory-overcommit daemon of this host.\n\n"
+              "Commands:\n",
+              f);
+        for (const struct ctl_command *k = ctl_commands; k->name; k++)
+                fprintf(f, "  %-8s %-7s %s\n", k->name, k->args, k->summary);
+        fputs("\nOptions, for every command:\n", f);
+        print_global_options(f);
+        fputs("\n'ballastctl COMMAND --help' tells more of a command, ballastctl(1) all.\n", f);
+}
+
+void ctl_command_help(FILE *f, const struct ctl_command *k)
+{
+        fprintf(f, "Usage: ballastctl %s%s%s%s\n\n%s.\n", k->name, *k->args ? " " : "", k->args,
+                k->options[0].name ? " [OPTION...]" : "", k->summary);
+        if (k->details)
+                fprintf(f, "%s\n", k->details);
+        if (k->options[0].name)
+                fputs("\nOptions:\n", f);
+        for (const struct ctl_option *o = k->options; o->name; o++)
+                print_option(f, o);
+        fputs("\nOptions, for every command:\n", f);
+        print_global_options(f);
+}

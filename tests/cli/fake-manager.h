@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A manager that manages nothing: the calls of daemon/control.h answered from
+ * a few made-up virtual machines.  For tests/unit/test-bus.c and
+ * tests/cli/fake-ballastd.c; header only, as those link nothing of it.
+ *
+ * VM names with a meaning: "busy" answers -EBUSY to every change, "slow"
+ * answers changes after 300 ms, "mute" never answers.
+ */
+#ifndef BALLAST_TESTS_FAKE_MANAGER_H
+#define BALLAST_TESTS_FAKE_MANAGER_H
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-event.h>
+#include <time.h>
+
+#include "daemon/bus/bus.h"
+
+#define FAKE_PENDING_MAX 512
+
+struct fake_pending {
+        bl_done_fn done;
+        void *userdata;
+};
+
+struct bl_manager {
+        sd_event *event;
+        bool acting;
+        bool held;
+        const char *state;
+        int rollback_polls; /* status calls until the rollback is over; 0: none runs */
+        struct bl_vm_settings last_set;
+        bool last_live, last_persistent;
+        uint64_t last_bytes;
+        bool last_take;
+        int changes; /* calls that change */
+        int reads;
+        struct fake_pending mute[FAKE_PENDING_MAX];
+        size_t n_mute;
+};
+
+static const struct fake_vm {
+        const char *name;
+        const char *uuid;
+        const char *run;
+        const char *hold;
+        const char *why_not;
+        uint64_t max, actual, resident;
+        const char *stats;
+        bool stuck;
+        const char *reason;
+        const char *sentence;
+} fake_vms[] = {
+        {"web1", "6f1c6f9e-0000-4000-8000-000000000001", "running", "none", NULL, 2 * BL_GIB, 1536 * BL_MIB,
+         1600 * BL_MIB, "balloon", false, "take.host-soft",
+         "takes 256 MiB from web1, as the host is below soft and it uses 700 MiB of its 1.5 GiB"},
+        {"web2", "6f1c6f9e-0000-4000-8000-000000000002", "paused", "admin", NULL, 2 * BL_GIB, 2 * BL_GIB, 900 * BL_MIB,
+         "none", false, "skip.held", "web2 is held by an administrator and left alone"},
+        {"db-with-a-rather-long-name-as-people-give-them", "6f1c6f9e-0000-4000-8000-000000000003", "running", "none",
+         "vfio", 64 * BL_GIB, 64 * BL_GIB, 64 * BL_GIB, "balloon", false, "skip.not-reclaimable",
+         "a passed-through device pins its memory"},
+        {"slow", "6f1c6f9e-0000-4000-8000-000000000004", "running", "none", NULL, BL_GIB, BL_GIB, BL_GIB, "balloon",
+         true, "skip.stuck", "slow does not follow its target"},
+        {"busy", "6f1c6f9e-0000-4000-8000-000000000005", "migrating", "none", NULL, BL_GIB, BL_GIB, BL_GIB, "agent",
+         false, "skip.migrating", "busy is being migrated"},
+        {"mute", "6f1c6f9e-0000-4000-8000-000000000006", "running", "hand", NULL, BL_GIB, BL_GIB, BL_GIB, "balloon",
+         false, "skip.held", "somebody else has set the balloon of mute"},
+};
+
+#define FAKE_N_VMS (sizeof(fake_vms) / sizeof(fake_vms[0]))
+
+static const struct fake_vm *fake_find(const char *name)
+{
+        for (size_t i = 0; i < FAKE_N_VMS; i++)
+                if (strcmp(fake_vms[i].name, name) == 0 || strcmp(fake_vms[i].uuid, name) == 0)
+                        return &fake_vms[i];
+        return NULL;
+}
+
+static json_t *fake_size(uint64_t v)
+{
+        return json_integer((json_int_t)v);
+}
+
+static int fake_give(json_t *doc, json_t **ret)
+{
+        if (!doc)
+                return -ENOMEM;
+        *ret = doc;
+        return 0;
+}
+
+static int fake_status(struct bl_manager *m, json_t **ret)
+{
+        bool rolling = m->rollback_polls > 0;
+
+        m->reads++;
+        if (rolling)
+                m->rollback_polls--;
+        return fake_give(
+                json_pack("{si ss sb ss sb ss si "
+                          "s{ss so so so si} s{so so so so so so} s{sb si si} s{so so} "
+                          "s{ss sb sn} s{si si si si si} s{so so so so} s[{ss ss}] s[s] s{sb si}}",
+                          "schema", BL_SCHEMA_VERSION, "version", BALLAST_VERSION, "acting", m->acting, "acting_from",
+                          "config", "held", m->held, "state", m->state, "since_us", 0, "budget", "kind", "ram", "bytes",
+                          fake_size(24 * BL_GIB), "used", fake_size(20 * BL_GIB), "free", fake_size(4 * BL_GIB),
+                          "growth_per_s", 1048576, "marks", "min_free", fake_size(900 * BL_MIB), "high",
+                          fake_size(3600 * BL_MIB), "clear", fake_size(900 * BL_MIB), "soft", fake_size(576 * BL_MIB),
+                          "hard", fake_size(288 * BL_MIB), "low", fake_size(144 * BL_MIB), "psi", "known", true,
+                          "some_us", 1234, "full_us", 12, "swap", "total", fake_size(2 * BL_GIB), "free",
+                          fake_size(BL_GIB), "libvirt", "uri", "qemu:///system", "connected", true, "error", "vms",
+                          "known", (int)FAKE_N_VMS, "managed", 5, "held", 2, "stuck", 1, "not_reclaimable", 1, "totals",
+                          "max", fake_size(71 * BL_GIB), "actual", fake_size(70 * BL_GIB), "resident",
+                          fake_size(69 * BL_GIB), "taken", fake_size(BL_GIB), "conflicts", "name", "ksmtuned", "what",
+                          "ksmtuned also steers KSM", "warnings", "vm_swappiness is 100", "rollback", "running",
+                          rolling, "vms_left", rolling ? m->rollback_polls : 0),
+                ret);
+}
+
+static json_t *fake_vm_json(const struct fake_vm *v)
+{
+        bool known = strcmp(v->stats, "none") != 0;
+        json_t *stats = json_pack("{ss sI sn sn sn sn sn sn sn sn sn sn}", "source", v->stats, "age_us",
+                                  (json_int_t)1500000, "total", "available", "unused", "caches", "swap_total",
+                                  "swap_free", "swap_in", "swap_out", "major_faults", "psi_some_us");
+
+        if (known) {
+                (void)json_object_set_new(stats, "total", fake_size(v->actual - 64 * BL_MIB));
+                (void)json_object_set_new(stats, "available", fake_size(v->actual / 2));
+                (void)json_object_set_new(stats, "unused", fake_size(v->actual / 4));
+                (void)json_object_set_new(stats, "caches", fake_size(v->actual / 4));
+                (void)json_object_set_new(stats, "swap_in", fake_size(0));
+        }
+        return json_pack("{ss ss si ss sb ss sb ss? so so so so so so so so so so so so sb sb sb sb so sn s{ss ss sb "
+                         "so so}}",
+                         "name", v->name, "uuid", v->uuid, "pid", 4711, "run", v->run, "managed", !v->why_not, "hold",
+                         v->hold, "reclaimable", !v->why_not, "why_not", v->why_not, "max", fake_size(v->max), "limit",
+                         fake_size(v->max), "reservation", fake_size(v->max / 4), "shares", fake_size(1000), "actual",
+                         fake_size(v->actual), "target", fake_size(v->actual), "original", fake_size(v->max),
+                         "resident", fake_size(v->resident), "overhead", fake_size(64 * BL_MIB), "floor",
+                         fake_size(v->actual / 2), "want", fake_size(v->actual), "speed", fake_size(100 * BL_MIB),
+                         "stuck", v->stuck, "lying", false, "hung", false, "oom_deflates", false, "stats", stats,
+                         "agent", "decision", "reason", v->reason, "sentence", v->sentence, "act",
+                         strncmp(v->reason, "take", 4) == 0, "from", fake_size(v->actual), "to",
+                         fake_size(v->actual - 256 * BL_MIB));
+}
+
+static int fake_list(struct bl_manager *m, json_t **ret)
+{
+        json_t *vms = json_array();
+
+        m->reads++;
+        for (size_t i = 0; i < FAKE_N_VMS; i++)
+                (void)json_array_append_new(vms, fake_vm_json(&fake_vms[i]));
+        return fake_give(json_pack("{si so}", "schema", BL_SCHEMA_VERSION, "vms", vms), ret);
+}
+
+static json_t *fake_event(uint64_t ago, const char *vm, const char *reason, const char *sentence, const char *outcome)
+{
+        struct timespec ts;
+
+        (void)clock_gettime(CLOCK_REALTIME, &ts);
+        return json_pack("{sI ss? ss ss so so ss}", "at_us",
+                         (json_int_t)(((uint64_t)ts.tv_sec - ago) * BL_SEC + (uint64_t)ts.tv_nsec / 1000), "vm", vm,
+                         "reason", reason, "sentence", sentence, "from", fake_size(2 * BL_GIB), "to",
+                         fake_size(1792 * BL_MIB), "outcome", outcome);
+}
+
+static json_t *fake_events(const char *vm)
+{
+        json_t *a = json_array();
+
+        if (!vm)
+                (void)json_array_append_new(
+                        a, fake_event(86400, NULL, "state.soft", "free memory fell below soft", "seen"));
+        if (!vm || strcmp(vm, "web1") == 0) {
+                (void)json_array_append_new(
+                        a, fake_event(120, "web1", "take.host-soft", "took 256 MiB from web1", "done"));
+                (void)json_array_append_new(a,
+                                            fake_event(60, "web1", "grant.need", "web1 is short of memory", "failed"));
+        }
+        return a;
+}
+
+static int fake_show(struct bl_manager *m, const char *vm, json_t **ret)
+{
+        const struct fake_vm *v = fake_find(vm);
+        json_t *doc;
+
+        m->reads++;
+        if (!v)
+                return -ENOENT;
+        doc = fake_vm_json(v);
+        (void)json_object_set_new(doc, "schema", json_integer(BL_SCHEMA_VERSION));
+        (void)json_object_set_new(doc, "history", fake_events(v->name));
+        return fake_give(doc, ret);
+}
+
+static int fake_plan(struct bl_manager *m, json_t **ret)
+{
+        json_t *d = json_array();
+
+        m->reads++;
+        for (size_t i = 0; i < FAKE_N_VMS; i++)
+                (void)json_array_append_new(d, json_pack("{ss sb ss ss so so so}", "vm", fake_vms[i].name, "act",
+                                                         strncmp(fake_vms[i].reason, "take", 4) == 0, "reason",
+                                                         fake_vms[i].reason, "sentence", fake_vms[i].sentence, "from",
+                                                         fake_size(fake_vms[i].actual), "to",
+                                                         fake_size(fake_vms[i].actual - 256 * BL_MIB), "floor",
+                                                         fake_size(fake_vms[i].actual / 2)));
+        return fake_give(json_pack("{si ss so so so so sb so}", "schema", BL_SCHEMA_VERSION, "state", m->state,
+                                   "shortfall", fake_size(512 * BL_MIB), "coming", fake_size(128 * BL_MIB), "unmet",
+                                   fake_size(0), "lead", fake_size(64 * BL_MIB), "acting", m->acting, "decisions", d),
+                         ret);
+}
+
+static int fake_explain(struct bl_manager *m, const char *vm, json_t **ret)
+{
+        m->reads++;
+        if (vm && !fake_find(vm))
+                return -ENOENT;
+        return fake_give(json_pack("{si so}", "schema", BL_SCHEMA_VERSION, "events", fake_events(vm)), ret);
+}
+
+static int fake_config(struct bl_manager *m, json_t **ret)
+{
+        m->reads++;
+        return fake_give(json_pack("{si s[{ss ss ss ss} {ss ss ss ss} {ss ss ss ss}]}", "schema", BL_SCHEMA_VERSION,
+                                   "settings", "section", "daemon", "key", "act", "value", "yes", "source",
+                                   "/etc/ballast/ballast.conf:3", "section", "daemon", "key", "log_level", "value",
+                                   "info", "source", "default", "section", "policy", "key", "idle_tax", "value", "75%",
+                                   "source", "default"),
+                         ret);
+}
+
+static int fake_metrics(struct bl_manager *m, char **ret)
+{
+        char *s = strdup("# TYPE ballast_host_free_bytes gauge\n"
+                         "# UNIT ballast_host_free_bytes bytes\n"
+                         "# HELP ballast_host_free_bytes Free memory of the budget.\n"
+                         "ballast_host_free_bytes 4294967296\n"
+                         "# EOF\n");
+
+        m->reads++;
+        if (!s)
+                return -ENOMEM;
+        *ret = s;
+        return 0;
+}
+
+struct fake_timer {
+        bl_done_fn done;
+        void *userdata;
+};
+
+static int fake_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct fake_timer *t = userdata;
+
+        (void)s;
+        (void)usec;
+        t->done(t->userdata, 0, "done, slowly");
+        free(t);
+        return 0;
+}
+
+static void fake_answer(struct bl_manager *m, const char *vm, const char *sentence, bl_done_fn done, void *userdata)
+{
+        struct fake_timer *t;
+
+        m->changes++;
+        if (vm && !fake_find(vm))
+                done(userdata, -ENOENT, "no virtual machine of that name is known to ballastd");
+        else if (vm && strcmp(vm, "busy") == 0)
+                done(userdata, -EBUSY, "busy is being migrated; try again when it has ended");
+        else if (vm && strcmp(vm, "mute") == 0 && m->n_mute < FAKE_PENDING_MAX)
+                m->mute[m->n_mute++] = (struct fake_pending){done, userdata};
+        else if (vm && strcmp(vm, "slow") == 0) {
+                t = malloc(sizeof(*t));
+                *t = (struct fake_timer){done, userdata};
+                (void)sd_event_add_time_relative(m->event, NULL, CLOCK_MONOTONIC, 300 * BL_MSEC, 0, fake_on_timer, t);
+        } else
+                done(userdata, 0, sentence);
+}
+
+static void fake_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_settings *s, bool live,
+                        bool persistent, bl_done_fn done, void *userdata)
+{
+        m->last_set = *s;
+        m->last_live = live;
+        m->last_persistent = persistent;
+        if (s->limit != BL_UNSET && s->reservation != BL_UNSET && s->limit < s->reservation)
+                done(userdata, -ERANGE, "the limit is below the reservation");
+        else
+                fake_answer(m, vm, "set", done, userdata);
+}
+
+static void fake_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bool take, bl_done_fn done,
+                         void *userdata)
+{
+        m->last_bytes = bytes;
+        m->last_take = take;
+        fake_answer(m, vm, "the balloon is on its way", done, userdata);
+}
+
+static void fake_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata)
+{
+        if (!vm)
+                m->held = hold;
+        fake_answer(m, vm, hold ? "held" : "released", done, userdata);
+}
+
+static void fake_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata)
+{
+        m->acting = on;
+        fake_answer(m, NULL, on ? "acting" : "no longer acting", done, userdata);
+}
+
+static void fake_rollback(struct bl_manager *m, bl_done_fn done, void *userdata)
+{
+        m->acting = false;
+        m->rollback_polls = 4;
+        fake_answer(m, NULL, "rolling back 3 virtual machines", done, userdata);
+}
+
+static int fake_reload(struct bl_manager *m, char **ret_message)
+{
+        char *s = strdup("/etc/ballast/ballast.conf:7: bad size '12 apples'; the old configuration is kept");
+
+        m->changes++;
+        if (!s)
+                return -ENOMEM;
+        *ret_message = s;
+        return -EINVAL;
+}
+
+static const struct bl_control_ops fake_ops = {
+        .status = fake_status,
+        .list = fake_list,
+        .show = fake_show,
+        .plan = fake_plan,
+        .explain = fake_explain,
+        .config = fake_config,
+        .metrics = fake_metrics,
+        .set_vm = fake_set_vm,
+        .balloon = fake_balloon,
+        .hold = fake_hold,
+        .act = fake_act,
+        .rollback = fake_rollback,
+        .reload = fake_reload,
+};
+
+#endif
