@@ -35,6 +35,11 @@ static void on_stats(struct bl_agent *a, const struct bl_guest_stats *s, void *u
 
         (void)a;
         g->agent_stats = *s;
+        /* The balloon's size at the very moment of the report: while it moves,
+         * nothing else tells the guest's own use from what it has just given. */
+        g->agent_stats.actual = BL_UNSET;
+        if (s->ballooned != BL_UNSET && g->desc)
+                g->agent_stats.actual = bl_sub_sat(g->desc->live.memory, s->ballooned);
 }
 
 static void on_closed(struct bl_agent *a, int error, void *userdata)

@@ -28,10 +28,18 @@ size_t bl_rollback_left(struct bl_manager *m)
         return left;
 }
 
-/* What may be given now: free memory above the soft mark. */
+/* What may be given now: the host's memory above its soft mark.  The host's own,
+ * not the budget's: a budget that is too small for what was there before must
+ * not keep Ballast from being taken away. */
 static uint64_t room(const struct bl_manager *m)
 {
-        return bl_sub_sat(m->host.free, m->plan.marks.mark[BL_STATE_SOFT]);
+        const struct bl_meminfo *mem = bl_host_meminfo(m->host_sensor);
+        struct bl_marks marks;
+
+        if (!mem)
+                return 0;
+        bl_marks_compute(mem->mem_total, BL_UNSET, &marks);
+        return bl_sub_sat(mem->mem_available, marks.mark[BL_STATE_SOFT]);
 }
 
 static void undo_one(struct bl_manager *m, struct bl_guest *g, const struct bl_vm *vm, uint64_t *left)

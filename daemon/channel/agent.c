@@ -438,5 +438,8 @@ void bl_agent_convert(const struct bl_wire_stats *w, usec_t at, usec_t period, s
                 .unevictable = w->v[BL_STAT_UNEVICTABLE],
                 .hugetlb = w->v[BL_STAT_HUGETLB],
                 .psi_some = w->v[BL_STAT_PSI_SOME],
+                .ballooned = BL_UNSET,
         };
+        if (w->v[BL_STAT_BALLOON_INFLATE] != BL_UNSET && w->v[BL_STAT_BALLOON_DEFLATE] != BL_UNSET)
+                ret->ballooned = bl_sub_sat(w->v[BL_STAT_BALLOON_INFLATE], w->v[BL_STAT_BALLOON_DEFLATE]);
 }

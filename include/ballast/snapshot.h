@@ -20,17 +20,17 @@
  * the moment. */
 enum bl_no_reclaim {
         BL_RECLAIM_OK,
-        BL_RECLAIM_NO_BALLOON,   /* no virtio balloon device */
-        BL_RECLAIM_VFIO,         /* a passed-through device pins all guest memory */
-        BL_RECLAIM_HUGEPAGES,    /* hugetlbfs backing: 4 KiB holes free nothing */
-        BL_RECLAIM_LOCKED,       /* <memoryBacking><locked/> */
+        BL_RECLAIM_NO_BALLOON, /* no virtio balloon device */
+        BL_RECLAIM_VFIO, /* a passed-through device pins all guest memory */
+        BL_RECLAIM_HUGEPAGES, /* hugetlbfs backing: 4 KiB holes free nothing */
+        BL_RECLAIM_LOCKED, /* <memoryBacking><locked/> */
         BL_RECLAIM_CONFIDENTIAL, /* SEV, TDX: memory is pinned and encrypted */
         _BL_RECLAIM_MAX,
 };
 
 enum bl_vm_run {
         BL_RUN_RUNNING,
-        BL_RUN_PAUSED,    /* vCPUs stopped: its balloon cannot move, which is not its fault */
+        BL_RUN_PAUSED, /* vCPUs stopped: its balloon cannot move, which is not its fault */
         BL_RUN_MIGRATING, /* outgoing; left alone until it ends */
         _BL_RUN_MAX,
 };
@@ -38,8 +38,8 @@ enum bl_vm_run {
 /* Why automatic action leaves a VM alone. */
 enum bl_hold {
         BL_HOLD_NONE,
-        BL_HOLD_HAND,   /* somebody else set its balloon (virsh setmem) */
-        BL_HOLD_ADMIN,  /* ballastctl hold VM */
+        BL_HOLD_HAND, /* somebody else set its balloon (virsh setmem) */
+        BL_HOLD_ADMIN, /* ballastctl hold VM */
         BL_HOLD_MANUAL, /* ballastctl balloon VM --leave/--take */
         _BL_HOLD_MAX,
 };
@@ -47,7 +47,7 @@ enum bl_hold {
 enum bl_stats_source {
         BL_STATS_NONE,
         BL_STATS_BALLOON, /* virtio-balloon statistics queue */
-        BL_STATS_AGENT,   /* ballast-agent */
+        BL_STATS_AGENT, /* ballast-agent */
         _BL_STATS_MAX,
 };
 
@@ -59,20 +59,21 @@ enum bl_stats_source {
 struct bl_guest_stats {
         enum bl_stats_source source;
         usec_t at;
-        usec_t period;      /* how often a fresh report is due */
-        uint64_t actual;    /* balloon size when the report was made; 0 or BL_UNSET: the policy reckons it itself */
-        uint64_t total;     /* MemTotal: what the guest's kernel manages now */
+        usec_t period; /* how often a fresh report is due */
+        uint64_t actual; /* balloon size when the report was made; 0 or BL_UNSET: the policy reckons it itself */
+        uint64_t total; /* MemTotal: what the guest's kernel manages now */
         uint64_t available; /* MemAvailable */
-        uint64_t unused;    /* MemFree */
-        uint64_t caches;    /* page cache */
+        uint64_t unused; /* MemFree */
+        uint64_t caches; /* page cache */
         uint64_t swap_total;
         uint64_t swap_free;
-        uint64_t swap_in;  /* cumulative bytes since the guest booted */
+        uint64_t swap_in; /* cumulative bytes since the guest booted */
         uint64_t swap_out; /* cumulative */
         uint64_t major_faults;
         uint64_t unevictable; /* mlocked and the like */
-        uint64_t hugetlb;     /* reserved for huge pages in the guest */
-        uint64_t psi_some;    /* memory pressure: cumulative stall time, usec */
+        uint64_t hugetlb; /* reserved for huge pages in the guest */
+        uint64_t psi_some; /* memory pressure: cumulative stall time, usec */
+        uint64_t ballooned; /* agent only: what the guest's kernel counts as being in its balloon */
 };
 
 /* What an engine could do for a VM now (engine.h, propose). */
@@ -91,18 +92,18 @@ struct bl_vm {
         enum bl_no_reclaim no_reclaim;
         enum bl_hold hold;
         bool managed;
-        bool hung;        /* a call to it has not come back for seconds */
-        bool in_flight;   /* a command to it has not been answered yet */
+        bool hung; /* a call to it has not come back for seconds */
+        bool in_flight; /* a command to it has not been answered yet */
         bool oom_deflate; /* it took pages back by itself (deflate-on-oom) since the last command */
         usec_t booted_at;
 
-        uint64_t max;         /* <memory>: the largest the balloon allows */
-        uint64_t limit;       /* never granted more than this, <= max */
+        uint64_t max; /* <memory>: the largest the balloon allows */
+        uint64_t limit; /* never granted more than this, <= max */
         uint64_t reservation; /* never squeezed below this */
         uint64_t shares;
 
-        uint64_t actual;  /* balloon size now: memory left to the guest */
-        uint64_t target;  /* what it was last told to be; == actual if never told */
+        uint64_t actual; /* balloon size now: memory left to the guest */
+        uint64_t target; /* what it was last told to be; == actual if never told */
         usec_t target_at; /* when it was told; 0: never */
 
         uint64_t resident; /* host memory behind the VM: RssAnon + RssShmem */
@@ -115,13 +116,13 @@ struct bl_vm {
 
 struct bl_host {
         bool budget_is_ram; /* the budget is all of the host's RAM */
-        uint64_t budget;    /* bytes we are judged against */
-        uint64_t used;      /* of the budget */
-        uint64_t free;      /* budget - used, or MemAvailable where the budget is RAM; saturates at 0 */
-        uint64_t growth;    /* bytes/s by which `free` has been falling lately; 0 when it rises */
+        uint64_t budget; /* bytes we are judged against */
+        uint64_t used; /* of the budget */
+        uint64_t free; /* budget - used, or MemAvailable where the budget is RAM; saturates at 0 */
+        uint64_t growth; /* bytes/s by which `free` has been falling lately; 0 when it rises */
         bool psi_known;
-        bool psi_pressure;      /* a PSI trigger fired since the last snapshot */
-        uint64_t psi_some;      /* cumulative stall, usec */
+        bool psi_pressure; /* a PSI trigger fired since the last snapshot */
+        uint64_t psi_some; /* cumulative stall, usec */
         uint64_t psi_full;
         uint64_t swap_total;
         uint64_t swap_free;

@@ -6,8 +6,9 @@
 . "$(dirname "$0")/lib-check.sh"
 
 begin
-for g in g1 g2 g3; do vm_define "$g" --memory 384; done
+for g in g1 g2 g3; do vm_define "$g" --memory 384 --free-page-reporting off; done
 vm_start g1 g2 g3
+touched_and_freed 200 g1 g2 g3
 ballast_start budget=4G stats_period=1s act=yes
 check 'it sees the guests' until_true 20 ballast_knows g1 g2 g3
 
@@ -49,6 +50,8 @@ check 'and moves memory again' until_true 40 grown
 check 'nothing was taken for a hand' [ "$(ctl --json list | jq '[.vms[] | select(.hold != "none")] | length')" = 0 ]
 
 # --- libvirtd killed in the middle of an action
+touched_and_freed 200 g1 g2 g3
+ballast_mark
 pressure 400M
 until_true 10 some_command g1 || true
 vm_env_kill_libvirtd

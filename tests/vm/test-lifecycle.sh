@@ -10,9 +10,11 @@ here=$VM_DIR
 there=$(mktemp -d /tmp/btest.XXXXXX)
 vm_env_start "$there"
 vm_env_use "$here"
-for g in stay dies pause save move gone; do vm_define "$g" --memory 320; done
+for g in stay dies pause save move gone; do vm_define "$g" --memory 320 --free-page-reporting off; done
 vm_start stay dies pause
 vm_start save move gone
+touched_and_freed 150 stay dies pause
+touched_and_freed 150 save move gone
 ballast_start budget=4G stats_period=1s act=yes
 check 'it sees the guests' until_true 25 ballast_knows stay dies pause save move gone
 
