@@ -15,12 +15,12 @@
 #define PROBE (64 * BL_MIB)
 
 struct sums {
-        uint64_t promised;    /* granted before and not used yet */
-        uint64_t coming;      /* to be freed within the horizon by earlier commands */
+        uint64_t promised; /* granted before and not used yet */
+        uint64_t coming; /* to be freed within the horizon by earlier commands */
         uint64_t outstanding; /* to be freed by them at all */
-        uint64_t speed;       /* joint, of those that can give */
-        uint64_t spent;       /* of what was promised, used since the last snapshot */
-        uint64_t pool;        /* held by all that take part in the division */
+        uint64_t speed; /* joint, of those that can give */
+        uint64_t spent; /* of what was promised, used since the last snapshot */
+        uint64_t pool; /* held by all that take part in the division */
         bool pressed;
         bool due;
 };
@@ -37,13 +37,13 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
                 z.promised = bl_add_sat(z.promised, bl_add_sat(st->credit, bl_sub_sat(st->asked, has)));
                 z.spent = bl_add_sat(z.spent, st->spent);
                 if (w->moving) {
-                        uint64_t to = st->cmd_target;
+                        uint64_t to = bl_max(st->cmd_target, st->bottom);
 
                         z.outstanding = bl_add_sat(z.outstanding, bl_sub_sat(w->holds, to));
                         to = bl_max(to, bl_reach(w, t->c));
                         z.coming = bl_add_sat(z.coming, bl_sub_sat(w->holds, to));
                 }
-                if (w->may_take && !st->doubted && w->base > w->lowest)
+                if (w->may_take && w->base > w->lowest)
                         z.speed = bl_add_sat(z.speed, st->speed);
                 if (w->may_grant)
                         z.pool = bl_add_sat(z.pool, w->base_up);
@@ -92,7 +92,8 @@ static void protect_pressed(struct bl_tick *t, bl_level fair)
                 if (w->due_pressed)
                         w->due = bl_min(w->due, bl_sub_sat(bl_fair_size(w, fair), w->base_up));
                 if (w->may_take && w->st->pressed > 0)
-                        w->lowest = bl_max(w->lowest, bl_min(w->vm->actual, bl_fair_size(w, fair)));
+                        w->floor = bl_max(w->floor, bl_min(w->vm->actual, bl_fair_size(w, fair)));
+                w->lowest = bl_max(w->lowest, w->floor);
         }
 }
 
@@ -104,9 +105,6 @@ static void open_rooms(struct bl_tick *t, bool all)
 
                 w->room = 0;
                 if (!w->may_take || w->due > 0)
-                        continue;
-                /* Nothing is expected of a guest that did not follow before, until it moves again. */
-                if (w->st->doubted && !t->c->test.no_stuck_detection)
                         continue;
                 /* One that stands still has been asked already; more and more of it would only come all at
                  * once when it moves. */
@@ -123,40 +121,39 @@ static void open_rooms(struct bl_tick *t, bool all)
         }
 }
 
-/* Above its limit: that is the administrator's word, at rest as well. Returns the bytes that it frees. */
+/* Above its limit: that is the administrator's word, at rest as well. Returns the bytes that are expected. */
 static uint64_t take_forced(struct bl_tick *t)
 {
         uint64_t sum = 0;
 
         for (size_t i = 0; i < t->n; i++) {
                 struct bl_work *w = &t->w[i];
-                uint64_t to, part;
 
-                if (!w->forced)
+                if (w->forced == 0)
                         continue;
-                to = bl_max(w->vm->limit, w->lowest);
-                part = bl_sub_sat(w->base, to);
-                w->take += part;
-                w->base -= part;
+                sum = bl_add_sat(sum, bl_sub_sat(w->base, bl_max(w->forced, w->lowest)));
+                w->take += bl_sub_sat(w->base, w->forced);
+                w->base = bl_min(w->base, w->forced);
+                w->lowest = bl_min(w->lowest, w->forced);
                 w->room = bl_min(w->room, bl_sub_sat(w->base, w->lowest));
-                sum = bl_add_sat(sum, part);
         }
         return sum;
 }
 
-/* Guests that did not follow before are asked in addition to the others, not instead of them. */
-static void probe_doubted(struct bl_tick *t)
+/* Guests that stopped before are asked to go on in addition to the others, not instead of them. */
+static void probe(struct bl_tick *t)
 {
         for (size_t i = 0; i < t->n; i++) {
                 struct bl_work *w = &t->w[i];
+                uint64_t room = bl_sub_sat(w->base, w->floor);
 
-                if (!w->may_take || !w->st->doubted || w->st->limited || w->st->dir != 0 || w->take > 0 || w->due > 0 ||
-                    t->now < w->st->retry_at || t->c->test.no_stuck_detection)
+                if (!w->may_take || w->st->bottom == 0 || w->st->dir != 0 || w->due > 0 || t->now < w->st->retry_at)
                         continue;
-                if (bl_sub_sat(w->base, w->lowest) < t->c->dead_band)
+                if (w->base > w->lowest || room < t->c->dead_band)
                         continue;
-                w->take = bl_min(bl_sub_sat(w->base, w->lowest), PROBE);
-                w->base -= w->take;
+                w->take += bl_min(room, PROBE);
+                w->base -= bl_min(room, PROBE);
+                w->lowest = w->floor;
         }
 }
 
@@ -198,7 +195,7 @@ static bool park(const struct bl_work *w, struct bl_decision *d)
                 return false;
 
         to = grain_up(o, vm->actual);
-        if (to > vm->max || to > bl_add_sat(vm->actual, bl_max(o->gives, o->grain)))
+        if (to == UINT64_MAX || to > vm->max || to > bl_add_sat(vm->actual, bl_max(o->gives, o->grain)))
                 to = grain_down(o, vm->actual);
         if (to == 0 || to == vm->target)
                 return false;
@@ -226,10 +223,11 @@ static void decide_grant(const struct bl_tick *t, struct bl_work *w, struct bl_d
 static void decide_take(struct bl_work *w, struct bl_decision *d, enum bl_reason why)
 {
         uint64_t was = w->st->dir < 0 ? bl_min(w->vm->target, w->vm->actual) : w->vm->actual;
-        uint64_t to = grain_up(&w->vm->offer[BL_ENGINE_BALLOON], bl_max(w->base, w->lowest));
+        uint64_t to = w->take > 0 ? bl_max(w->base, w->lowest) : w->forced;
 
+        to = grain_up(&w->vm->offer[BL_ENGINE_BALLOON], to);
         /* never to the bare size when it is not a legal target, and never upwards */
-        if (bl_add_sat(to, BL_STEP) > was) {
+        if (to == UINT64_MAX || bl_add_sat(to, BL_STEP) > was) {
                 d->why = w->st->dir < 0 ? BL_WHY_IN_FLIGHT : BL_WHY_DEAD_BAND;
                 return;
         }
@@ -268,14 +266,14 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
                 decide_grant(t, w, d);
         } else if (park(w, d)) {
                 return;
-        } else if (w->take > 0) {
+        } else if (w->take > 0 || w->forced > 0) {
                 decide_take(w, d, why);
         } else if (w->due > 0) {
                 d->why = BL_WHY_WAIT_FREE;
         } else if (d->why == BL_WHY_NOTHING) {
                 if (st->dir != 0)
                         d->why = BL_WHY_IN_FLIGHT;
-                else if (taking && st->limited && w->lowest == st->bottom)
+                else if (taking && st->bottom != 0 && w->lowest > w->floor)
                         d->why = BL_WHY_SKIP_STUCK;
                 else if (taking && bl_sub_sat(w->base, w->lowest) < t->c->dead_band)
                         d->why = BL_WHY_SKIP_FLOOR;
@@ -390,7 +388,7 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                         open_rooms(t, true);
                         taken += bl_revoke(t->w, t->n, unmet, 0, false, c, picks);
                 }
-                probe_doubted(t);
+                probe(t);
         }
         plan->unmet = bl_sub_sat(plan->shortfall, bl_add_sat(z.outstanding, taken));
 

@@ -12,8 +12,12 @@ static uint64_t wanted(const struct bl_work *w, enum bl_reason why)
 {
         if (!w->may_grant)
                 return 0;
-        if (why == BL_WHY_GRANT_REST)
-                return w->settling && w->st->last_dir < 0 ? 0 : bl_sub_sat(w->highest, w->base_up);
+        if (why == BL_WHY_GRANT_REST) {
+                /* one reason at a time: what it gets by need or reservation is enough for one command */
+                if (w->grant > 0 || (w->settling && w->st->last_dir < 0))
+                        return 0;
+                return bl_sub_sat(w->highest, w->base_up);
+        }
         return w->due_reserved == (why == BL_WHY_GRANT_RESERVED) ? w->due : 0;
 }
 

@@ -33,31 +33,29 @@ struct bl_vm_state {
         /* the command under way, or the last one */
         uint64_t cmd_target;
         usec_t cmd_at;
-        int dir;         /* -1: shrinking, 1: growing, 0: at its target */
-        int last_dir;    /* of the last command, kept when it is done */
+        int dir; /* -1: shrinking, 1: growing, 0: at its target */
+        int last_dir; /* of the last command, kept when it is done */
         uint64_t cmd_from;
-        uint64_t best;   /* furthest that the balloon got */
+        uint64_t best; /* furthest that the balloon got */
         uint64_t best_held;
         usec_t progress_at; /* of the balloon or the resident size */
-        usec_t actual_at;   /* of the balloon */
+        usec_t actual_at; /* of the balloon */
         bool moved;
 
         uint64_t speed;
         bool speed_known;
 
         /* not following */
-        bool stuck;     /* gave nothing at all */
-        bool limited;   /* gave, and stopped at `bottom` */
-        bool doubted;   /* stuck before: nothing is expected of it until it moves */
+        bool stuck; /* gave nothing at all */
         bool wont_grow; /* does not take memory back */
-        bool park;      /* its target is to be put back to where it stopped */
-        uint64_t bottom;
+        bool park; /* its target is to be put back to where it stopped */
+        uint64_t bottom; /* where it stopped: nothing below is expected of it until it gets there; 0: none */
         unsigned int failures;
         usec_t retry_at;
 
         /* lying */
         bool lying;
-        uint64_t peak;     /* highest balloon before it said that it gave */
+        uint64_t peak; /* highest balloon before it said that it gave */
         usec_t suspect_at; /* 0: not suspected */
 
         /* where the balloon was, so that a report can be read against it */
@@ -72,14 +70,15 @@ struct bl_vm_state {
         uint64_t psi_some;
         unsigned int pressed; /* reports in a row that told of memory pressure */
         uint64_t total;
-        uint64_t used;      /* total - available */
-        bool follows;       /* its MemTotal follows the balloon */
-        uint64_t own;       /* balloon - MemTotal at rest; BL_UNSET: not known */
+        uint64_t used; /* balloon or MemTotal, less available */
+        bool used_exact; /* by the balloon size that the report itself tells */
+        bool follows; /* its MemTotal follows the balloon */
+        uint64_t own; /* balloon - MemTotal at rest; BL_UNSET: not known */
         uint64_t need_rate; /* bytes/s by which what it uses has been growing */
 
         uint64_t credit; /* granted and not used yet */
-        uint64_t spent;  /* of it, used since the last snapshot */
-        uint64_t asked;  /* target decided on and not seen as told yet; 0: none */
+        uint64_t spent; /* of it, used since the last snapshot */
+        uint64_t asked; /* target decided on and not seen as told yet; 0: none */
         usec_t asked_at;
 };
 
@@ -88,14 +87,14 @@ struct bl_policy {
         enum bl_host_state state;
         usec_t last_at;
         usec_t interval; /* between snapshots */
-        usec_t latency;  /* from a command to the first drop seen */
+        usec_t latency; /* from a command to the first drop seen */
         uint64_t spending; /* bytes/s of granted memory that came into use lately */
 
         struct bl_vm_state *vms;
         size_t n;
         size_t allocated;
         uint32_t *slots; /* hash table: index + 1 into vms, 0: free */
-        size_t n_slots;  /* power of two */
+        size_t n_slots; /* power of two */
 };
 
 /* table.c: room for `n` more, so that bl_table_get cannot fail. -ENOMEM, then nothing has changed. */
@@ -127,7 +126,6 @@ struct bl_need {
 /* By how much what a guest needs will have grown when the next report is in. */
 uint64_t bl_need_ahead(const struct bl_work *w);
 
-
 /* floor.c: `actual` is the balloon size that the report belongs to. */
 void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, bool hard,
                    struct bl_need *ret);
@@ -146,23 +144,24 @@ struct bl_work {
         bool may_grant;
         bool given_up; /* does not follow: gets nothing while others are squeezed for its sake */
         bool settling; /* was told the opposite a moment ago */
-        bool moving;   /* on its way down, and believed to be */
+        bool moving; /* on its way down, and believed to be */
 
         struct bl_need need; /* all 0 where its figures are not good */
-        uint64_t lowest;     /* balloon that it may be told to have at least */
-        uint64_t highest;    /* and at most */
-        uint64_t holds;      /* memory of the host behind what the balloon leaves to it */
-        uint64_t base;       /* the same after commands under way and what is decided */
-        uint64_t base_up;    /* balloon that it has or was promised */
-        uint64_t active;     /* what it uses */
+        uint64_t floor; /* balloon that it may be told to have at least */
+        uint64_t lowest; /* and that it is expected to follow to */
+        uint64_t highest; /* and at most */
+        uint64_t holds; /* memory of the host behind what the balloon leaves to it */
+        uint64_t base; /* the same after commands under way and what is decided */
+        uint64_t base_up; /* balloon that it has or was promised */
+        uint64_t active; /* what it uses */
         uint64_t shares;
         uint64_t room; /* bytes of the host's that may be taken in this round */
 
         uint64_t due; /* bytes it is short of */
         bool due_reserved;
         bool due_pressed; /* because it reports pressure, not because it has no memory available */
-        bool forced;    /* above its limit: it gives in any case */
-        uint64_t take;  /* bytes of the host's memory, decided so far */
+        uint64_t forced; /* above its limit: gives in any case, down to here; 0: not */
+        uint64_t take; /* bytes of the host's memory, decided so far */
         uint64_t grant; /* bytes, decided so far */
         enum bl_reason grant_why;
 

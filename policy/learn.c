@@ -10,7 +10,7 @@
 
 #define SPEED_MIN (64 * BL_KIB) /* so that nothing divides by zero, and the slowest is still asked */
 #define SPEED_MAX (64 * BL_GIB) /* above any memory bus: two readings a moment apart */
-#define DT_MIN (5 * BL_MSEC)    /* readings closer than this say nothing about speed */
+#define DT_MIN    (5 * BL_MSEC) /* readings closer than this say nothing about speed */
 
 /* libvirt tells the time of a report in whole seconds, cut off (virDomainMemoryStats, LAST_UPDATE). */
 #define REPORT_BLUR BL_SEC
@@ -18,10 +18,14 @@
 /* A command that was decided on shows in the snapshot within this time, or was not given. */
 #define ASKED_FOR BL_SEC
 
+/* Granted memory that has not come into use by then is idle, as memory that was never taken may be: it
+ * is overcommitted again, or squeezed guests would stay squeezed on a host with plenty. */
+#define PROMISE_KEPT (5 * BL_SEC)
+
 /* Signs of memory pressure inside a guest: pages come back from swap at this rate, or tasks wait for
  * memory for this part of the time (systemd-oomd acts from 60 %, Senpai keeps below 0.1 %). */
 #define PRESSED_SWAP_IN BL_MIB
-#define PRESSED_PSI 1000 /* permyriad */
+#define PRESSED_PSI     1000 /* permyriad */
 
 void bl_learn_reset(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c)
 {
@@ -100,6 +104,7 @@ static bool rose(uint64_t before, uint64_t after, uint64_t by)
 static void note_growth(struct bl_vm_state *st, const struct bl_vm *vm, bool steady, usec_t dt)
 {
         const struct bl_guest_stats *s = &vm->stats;
+        bool exact = s->actual != 0 && s->actual != BL_UNSET;
         uint64_t used;
 
         if (bl_stats_check(s, vm->max, s->at) != BL_STATS_GOOD) {
@@ -107,7 +112,12 @@ static void note_growth(struct bl_vm_state *st, const struct bl_vm *vm, bool ste
                 st->total = 0;
                 return;
         }
-        used = bl_sub_sat(s->total, bl_guest_available(s));
+        /* a report that tells its own balloon size is not disturbed by anything */
+        used = bl_sub_sat(exact ? s->actual : s->total, bl_guest_available(s));
+        if (exact != st->used_exact)
+                st->total = 0;
+        steady |= exact;
+        st->used_exact = exact;
         if (st->total != 0 && dt >= 10 * DT_MIN && (steady || s->total != st->total))
                 st->need_rate = bl_min(bl_mul_sat(bl_sub_sat(used, st->used), BL_SEC) / dt, SPEED_MAX);
         st->total = s->total;
@@ -256,7 +266,8 @@ static void note_progress(struct bl_policy *p, struct bl_vm_state *st, const str
         if (vm->run != BL_RUN_RUNNING || vm->hung || vm->in_flight)
                 st->progress_at = st->actual_at = at;
 
-        done = down ? vm->actual < bl_add_sat(st->cmd_target, BL_STEP) : bl_add_sat(vm->actual, BL_STEP) > st->cmd_target;
+        done = down ? vm->actual < bl_add_sat(st->cmd_target, BL_STEP)
+                    : bl_add_sat(vm->actual, BL_STEP) > st->cmd_target;
         gained = down ? bl_add_sat(vm->actual, BL_STEP) <= st->best : vm->actual >= bl_add_sat(st->best, BL_STEP);
 
         if (down && vm->run == BL_RUN_RUNNING)
@@ -267,9 +278,8 @@ static void note_progress(struct bl_policy *p, struct bl_vm_state *st, const str
                 st->best = vm->actual;
                 st->progress_at = st->actual_at = at;
                 if (down) {
-                        st->stuck = st->doubted = false;
-                        if (st->bottom == 0 || bl_add_sat(vm->actual, BL_STEP) <= st->bottom) {
-                                st->limited = false;
+                        st->stuck = false;
+                        if (bl_add_sat(vm->actual, BL_STEP) <= st->bottom || st->bottom == 0) {
                                 st->bottom = 0;
                                 st->failures = 0;
                         }
@@ -306,15 +316,14 @@ static void failed(struct bl_vm_state *st, const struct bl_policy_config *c, use
 static void judge_following(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c, usec_t at)
 {
         if (at >= st->retry_at && st->dir == 0)
-                st->limited = st->wont_grow = false;
+                st->wont_grow = false;
 
         if (c->test.no_stuck_detection)
                 return;
 
         if (vm->oom_deflate && vm->actual >= bl_add_sat(vm->target, BL_STEP)) {
                 /* it needed the pages back at once: that is the lowest it can do for now */
-                if (!st->limited || st->bottom < vm->actual) {
-                        st->limited = true;
+                if (st->bottom < vm->actual) {
                         st->bottom = vm->actual;
                         failed(st, c, at);
                 }
@@ -328,8 +337,6 @@ static void judge_following(struct bl_vm_state *st, const struct bl_vm *vm, cons
                 st->wont_grow = true;
         } else {
                 st->stuck = !st->moved;
-                st->limited = st->moved;
-                st->doubted = true;
                 st->bottom = vm->actual;
         }
         failed(st, c, at);
@@ -379,6 +386,8 @@ void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *v
         promised = bl_sub_sat(st->dir > 0 ? bl_max(vm->actual, st->cmd_target) : vm->actual, held);
         st->spent = bl_min(st->credit, bl_sub_sat(held, st->held));
         st->credit = bl_min(st->credit - st->spent, promised);
+        if (bl_sub_sat(at, st->cmd_at) > PROMISE_KEPT)
+                st->credit = 0;
 
         st->actual = vm->actual;
         st->held = held;

@@ -94,7 +94,7 @@ static void find_due(const struct bl_tick *t, struct bl_work *w)
         ahead = bl_need_ahead(w);
         want = bl_add_sat(bl_add_sat(now.floor, now.margin / 2), ahead);
         if (w->base_up >= bl_add_sat(bl_add_sat(now.need, now.margin / 4 * 3), ahead)) {
-                bool oom = st->limited && w->vm->oom_deflate;
+                bool oom = st->bottom != 0 && w->vm->oom_deflate;
 
                 /* Reclaim in the guest causes stalls for a moment even where it has enough; two
                  * reports in a row, and not while it is giving, are more than that. */
@@ -133,8 +133,9 @@ static void prepare_one(const struct bl_tick *t, struct bl_work *w)
                 if (!c->test.no_floors)
                         w->lowest = bl_max(w->lowest, bl_add_sat(w->need.floor, bl_need_ahead(w)));
         }
-        if (st->limited)
-                w->lowest = bl_max(w->lowest, st->bottom);
+        w->floor = w->lowest;
+        /* it stopped here before; further down it is only probed */
+        w->lowest = bl_max(w->lowest, bl_min(st->bottom, vm->actual));
 
         /* Pages that the guest never touched cost the host nothing, and Linux may give those first: what
          * frees memory is to get below the part that is resident. */
@@ -143,17 +144,16 @@ static void prepare_one(const struct bl_tick *t, struct bl_work *w)
         /* One under pressure uses all that it has, whatever it says is available; so it gives after those
          * that hold idle memory, by as much as the tax says. */
         w->active = bl_has_need(w) && st->pressed == 0 ? w->need.need : vm->actual;
-        w->moving = st->dir < 0 && (c->test.no_stuck_detection ||
-                                    (!st->doubted && bl_sub_sat(t->now, st->progress_at) < grace));
+        w->moving = st->dir < 0 && (c->test.no_stuck_detection || bl_sub_sat(t->now, st->progress_at) < grace);
         w->settling = st->cmd_at != 0 && bl_sub_sat(t->now, st->cmd_at) < c->settle && st->last_dir != 0;
 
         find_due(t, w);
 
         if (w->may_take && vm->actual > vm->limit) {
-                uint64_t to = bl_max(vm->limit, w->lowest);
+                uint64_t to = bl_max(vm->limit, t->now >= st->retry_at ? w->floor : w->lowest);
 
-                if (bl_sub_sat(bl_min(vm->actual, st->dir < 0 ? st->cmd_target : vm->actual), to) >= c->dead_band)
-                        w->forced = true;
+                if (bl_sub_sat(st->dir < 0 ? bl_min(vm->actual, st->cmd_target) : vm->actual, to) >= c->dead_band)
+                        w->forced = bl_max(to, 1);
         }
 }
 

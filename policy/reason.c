@@ -47,12 +47,9 @@ static const char *const holds[_BL_HOLD_MAX] = {
 };
 
 static const char *const no_reclaims[_BL_RECLAIM_MAX] = {
-        [BL_RECLAIM_OK] = "ok",
-        [BL_RECLAIM_NO_BALLOON] = "no-balloon",
-        [BL_RECLAIM_VFIO] = "vfio",
-        [BL_RECLAIM_HUGEPAGES] = "hugepages",
-        [BL_RECLAIM_LOCKED] = "locked",
-        [BL_RECLAIM_CONFIDENTIAL] = "confidential",
+        [BL_RECLAIM_OK] = "ok",         [BL_RECLAIM_NO_BALLOON] = "no-balloon",
+        [BL_RECLAIM_VFIO] = "vfio",     [BL_RECLAIM_HUGEPAGES] = "hugepages",
+        [BL_RECLAIM_LOCKED] = "locked", [BL_RECLAIM_CONFIDENTIAL] = "confidential",
 };
 
 static const char *name(const char *const *names, unsigned n, unsigned i)

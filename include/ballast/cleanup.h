@@ -11,11 +11,11 @@
 
 #define _cleanup_(f) __attribute__((cleanup(f)))
 
-#define BL_DEFINE_CLEANUP(type, func)                                                                                  \
-        static inline void func##p(type *p)                                                                            \
-        {                                                                                                              \
-                if (*p)                                                                                                \
-                        (void)func(*p);                                                                                \
+#define BL_DEFINE_CLEANUP(type, func)       \
+        static inline void func##p(type *p) \
+        {                                   \
+                if (*p)                     \
+                        (void)func(*p);     \
         }
 
 static inline void bl_freep(void *p)
@@ -39,17 +39,17 @@ static inline void bl_fclosep(FILE **f)
                 (void)fclose(*f);
 }
 
-#define _cleanup_free_ _cleanup_(bl_freep)
-#define _cleanup_close_ _cleanup_(bl_closep)
+#define _cleanup_free_   _cleanup_(bl_freep)
+#define _cleanup_close_  _cleanup_(bl_closep)
 #define _cleanup_fclose_ _cleanup_(bl_fclosep)
 
 /* Hands a pointer over to the caller and keeps the cleanup from freeing it. */
-#define BL_TAKE(p)                                                                                                     \
-        __extension__({                                                                                                \
-                __typeof__(p) *_pp = &(p);                                                                             \
-                __typeof__(p) _v = *_pp;                                                                               \
-                *_pp = NULL;                                                                                           \
-                _v;                                                                                                    \
+#define BL_TAKE(p)                         \
+        __extension__({                    \
+                __typeof__(p) *_pp = &(p); \
+                __typeof__(p) _v = *_pp;   \
+                *_pp = NULL;               \
+                _v;                        \
         })
 
 static inline int bl_take_fd(int *fd)

@@ -9,20 +9,20 @@
 #include <ballast/units.h>
 
 struct bl_policy_config {
-        uint64_t min_free;      /* bytes; BL_UNSET: ESX's sliding scale of the budget */
-        permyriad_t idle_tax;   /* Waldspurger 2002, section 5.3; ESX ships 7500 */
-        uint64_t guest_margin;  /* bytes left above a guest's need, at least */
+        uint64_t min_free; /* bytes; BL_UNSET: ESX's sliding scale of the budget */
+        permyriad_t idle_tax; /* Waldspurger 2002, section 5.3; ESX ships 7500 */
+        uint64_t guest_margin; /* bytes left above a guest's need, at least */
         permyriad_t guest_margin_ratio; /* and at least this part of its need */
-        uint64_t dead_band;     /* bytes; smaller corrections are not worth a command */
-        usec_t stuck_after;     /* no progress for this long: stuck */
-        usec_t retry_first;     /* first retry of a stuck guest; doubles */
+        uint64_t dead_band; /* bytes; smaller corrections are not worth a command */
+        usec_t stuck_after; /* no progress for this long: stuck */
+        usec_t retry_first; /* first retry of a stuck guest; doubles */
         usec_t retry_max;
-        usec_t settle;          /* after a command, a VM is not turned round within this time */
-        uint64_t first_speed;   /* bytes/s that a guest is taken to give before it was seen to */
-        usec_t horizon;         /* a guest is asked for what it gives within this time, the rest comes from others */
-        usec_t lead_min;        /* growth is met at least this far ahead */
-        usec_t lead_max;        /* and at most this far */
-        usec_t lying_after;     /* it says it gave, and the host has seen nothing for this long */
+        usec_t settle; /* after a command, a VM is not turned round within this time */
+        uint64_t first_speed; /* bytes/s that a guest is taken to give before it was seen to */
+        usec_t horizon; /* a guest is asked for what it gives within this time, the rest comes from others */
+        usec_t lead_min; /* growth is met at least this far ahead */
+        usec_t lead_max; /* and at most this far */
+        usec_t lying_after; /* it says it gave, and the host has seen nothing for this long */
 
         /* Safety mechanisms off: tests only, never set from a file.  Each has
          * a scenario in tests/sim that fails when it is set. */

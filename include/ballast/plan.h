@@ -27,35 +27,35 @@ enum bl_host_state {
 /* Stable ids, shown as strings ("take.host-soft"); never renumbered in
  * meaning, only added to.  policy/reason.c holds the strings. */
 enum bl_reason {
-        BL_WHY_NOTHING,        /* ok.enough: nothing to do */
-        BL_WHY_DEAD_BAND,      /* ok.dead-band: the change is not worth a command */
-        BL_WHY_SETTLING,       /* ok.settling: it was told something a moment ago */
-        BL_WHY_IN_FLIGHT,      /* ok.moving: it is on its way to its target */
-        BL_WHY_TAKE_SOFT,      /* take.host-soft: host below soft */
-        BL_WHY_TAKE_HARD,      /* take.host-hard */
-        BL_WHY_TAKE_LOW,       /* take.host-low */
-        BL_WHY_TAKE_LEAD,      /* take.growth: still clear, but soft comes before the guests could give */
-        BL_WHY_TAKE_PSI,       /* take.psi: the kernel reports memory stalls */
+        BL_WHY_NOTHING, /* ok.enough: nothing to do */
+        BL_WHY_DEAD_BAND, /* ok.dead-band: the change is not worth a command */
+        BL_WHY_SETTLING, /* ok.settling: it was told something a moment ago */
+        BL_WHY_IN_FLIGHT, /* ok.moving: it is on its way to its target */
+        BL_WHY_TAKE_SOFT, /* take.host-soft: host below soft */
+        BL_WHY_TAKE_HARD, /* take.host-hard */
+        BL_WHY_TAKE_LOW, /* take.host-low */
+        BL_WHY_TAKE_LEAD, /* take.growth: still clear, but soft comes before the guests could give */
+        BL_WHY_TAKE_PSI, /* take.psi: the kernel reports memory stalls */
         BL_WHY_TAKE_FOR_OTHER, /* take.for-other: another VM needs it more */
-        BL_WHY_TAKE_LIMIT,     /* take.limit: it is above its own limit */
-        BL_WHY_GRANT_NEED,     /* grant.need: its own memory is short */
+        BL_WHY_TAKE_LIMIT, /* take.limit: it is above its own limit */
+        BL_WHY_GRANT_NEED, /* grant.need: its own memory is short */
         BL_WHY_GRANT_RESERVED, /* grant.reservation: it is below its reservation */
-        BL_WHY_GRANT_REST,     /* grant.rest: the host has memory to spare */
-        BL_WHY_WAIT_FREE,      /* wait.free: it is due memory, which is not free yet */
-        BL_WHY_PARK_STUCK,     /* park.stuck: target put back to where it stopped */
-        BL_WHY_SKIP_FLOOR,     /* skip.floor: at what it needs itself */
-        BL_WHY_SKIP_STUCK,     /* skip.stuck: it does not follow */
-        BL_WHY_SKIP_LYING,     /* skip.lying: it says it gave, the host saw nothing */
-        BL_WHY_SKIP_STATS,     /* skip.stats-missing */
-        BL_WHY_SKIP_ABSURD,    /* skip.stats-absurd */
-        BL_WHY_SKIP_STALE,     /* skip.stats-stale */
-        BL_WHY_SKIP_HELD,      /* skip.held */
+        BL_WHY_GRANT_REST, /* grant.rest: the host has memory to spare */
+        BL_WHY_WAIT_FREE, /* wait.free: it is due memory, which is not free yet */
+        BL_WHY_PARK_STUCK, /* park.stuck: target put back to where it stopped */
+        BL_WHY_SKIP_FLOOR, /* skip.floor: at what it needs itself */
+        BL_WHY_SKIP_STUCK, /* skip.stuck: it does not follow */
+        BL_WHY_SKIP_LYING, /* skip.lying: it says it gave, the host saw nothing */
+        BL_WHY_SKIP_STATS, /* skip.stats-missing */
+        BL_WHY_SKIP_ABSURD, /* skip.stats-absurd */
+        BL_WHY_SKIP_STALE, /* skip.stats-stale */
+        BL_WHY_SKIP_HELD, /* skip.held */
         BL_WHY_SKIP_UNMANAGED, /* skip.unmanaged */
-        BL_WHY_SKIP_RECLAIM,   /* skip.not-reclaimable */
-        BL_WHY_SKIP_PAUSED,    /* skip.paused */
+        BL_WHY_SKIP_RECLAIM, /* skip.not-reclaimable */
+        BL_WHY_SKIP_PAUSED, /* skip.paused */
         BL_WHY_SKIP_MIGRATING, /* skip.migrating */
-        BL_WHY_SKIP_HUNG,      /* skip.hung */
-        BL_WHY_SKIP_BOOTING,   /* skip.booting: its balloon driver has not been seen yet */
+        BL_WHY_SKIP_HUNG, /* skip.hung */
+        BL_WHY_SKIP_BOOTING, /* skip.booting: its balloon driver has not been seen yet */
         _BL_WHY_MAX,
 };
 
@@ -67,13 +67,13 @@ struct bl_marks {
 struct bl_decision {
         enum bl_engine_id engine;
         enum bl_reason why;
-        bool act;        /* false: leave it, `why` says why */
-        uint64_t from;   /* balloon when decided: what one more look must still find */
-        uint64_t to;     /* new balloon target */
-        uint64_t floor;  /* least that this guest needs by its own figures; `from` where those are not good */
-        uint64_t want;   /* what it would have with memory to spare */
-        uint64_t due;    /* bytes that it is short of and entitled to; 0: not short */
-        uint64_t speed;  /* bytes/s that it was seen to give */
+        bool act; /* false: leave it, `why` says why */
+        uint64_t from; /* balloon when decided: what one more look must still find */
+        uint64_t to; /* new balloon target */
+        uint64_t floor; /* least that this guest needs by its own figures; `from` where those are not good */
+        uint64_t want; /* what it would have with memory to spare */
+        uint64_t due; /* bytes that it is short of and entitled to; 0: not short */
+        uint64_t speed; /* bytes/s that it was seen to give */
         bool stuck;
         bool lying;
         usec_t retry_at; /* when a stuck one is asked again; 0: not stuck */
@@ -84,12 +84,12 @@ struct bl_plan {
         enum bl_host_state state;
         enum bl_host_state state_before;
         struct bl_marks marks;
-        uint64_t lead;      /* bytes by which the mark leads, for growth */
-        uint64_t goal;      /* free memory that reclaim works towards, and that no grant may touch */
-        uint64_t promised;  /* bytes of free memory that guests were granted and have not used yet */
+        uint64_t lead; /* bytes by which the mark leads, for growth */
+        uint64_t goal; /* free memory that reclaim works towards, and that no grant may touch */
+        uint64_t promised; /* bytes of free memory that guests were granted and have not used yet */
         uint64_t shortfall; /* bytes to be freed to reach the goal, before what is already on its way */
-        uint64_t coming;    /* bytes on their way from earlier commands */
-        uint64_t unmet;     /* of the shortfall, what no guest can give */
+        uint64_t coming; /* bytes on their way from earlier commands */
+        uint64_t unmet; /* of the shortfall, what no guest can give */
         size_t n;
         struct bl_decision *d; /* as many as the snapshot has VMs, same order */
 };

@@ -19,7 +19,7 @@ typedef uint32_t permyriad_t;
 #define BL_GIB (BL_MIB * 1024)
 
 #define BL_MSEC UINT64_C(1000)
-#define BL_SEC (BL_MSEC * 1000)
+#define BL_SEC  (BL_MSEC * 1000)
 
 /* 10000 permyriad are the whole. */
 #define BL_WHOLE 10000U

@@ -162,6 +162,7 @@ static void test_untouched(void **state)
                 g->untouched_first = first == 1;
                 s->other = s->other_want = s->budget - sim_resident(g) - mark / 3;
                 assert_true(sim_run_until_free(s, mark, 20 * BL_SEC) != BL_UNSET);
+                assert_between(g->commands, 1, 2);
                 sim_run(s, 20 * BL_SEC);
                 sim_at_rest(s);
                 sim_run(s, 60 * BL_SEC);

@@ -182,9 +182,9 @@ static void test_giving_back(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_equals),    cmocka_unit_test(test_equals_in_small_steps),
-                cmocka_unit_test(test_shares),    cmocka_unit_test(test_shares_of_active_memory),
-                cmocka_unit_test(test_idle_first), cmocka_unit_test(test_no_tax),
+                cmocka_unit_test(test_equals),           cmocka_unit_test(test_equals_in_small_steps),
+                cmocka_unit_test(test_shares),           cmocka_unit_test(test_shares_of_active_memory),
+                cmocka_unit_test(test_idle_first),       cmocka_unit_test(test_no_tax),
                 cmocka_unit_test(test_shares_of_demand), cmocka_unit_test(test_bounds),
                 cmocka_unit_test(test_giving_back),
         };

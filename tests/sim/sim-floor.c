@@ -77,8 +77,11 @@ static void test_wakes_up(void **state)
         g->want = 1200 * BL_MIB;
         g->rate = 60 * BL_MIB;
         start = s->now;
-        while (g->used < g->want && s->now < start + 60 * BL_SEC)
+        while (g->used < g->want && s->now < start + 60 * BL_SEC) {
                 sim_run(s, s->tick);
+                /* that granted memory comes into use is not the host running out of it */
+                assert_true(s->plan.lead < 32 * BL_MIB);
+        }
         /* as fast as its programs want it, give or take a second */
         assert_between(s->now - start, 0, 13 * BL_SEC);
         sim_assert_kept(s);
@@ -160,6 +163,54 @@ static void test_pressed_guest(void **state)
         sim_free(s);
 }
 
+/* Nobody else can give: still it is not the one under pressure that is squeezed, within its fair part. */
+static void test_pressed_is_spared(void **state)
+{
+        struct sim *s = crowded();
+        struct sim_guest *g = &s->g[0];
+        uint64_t before;
+
+        (void)state;
+        for (int i = 0; i < 4; i++)
+                s->g[i].period = 2 * BL_SEC;
+        sim_run(s, 20 * BL_SEC);
+        g->psi = true;
+        for (int i = 1; i < 4; i++)
+                s->g[i].reservation = s->g[i].actual;
+        /* from the first report on that tells of it */
+        for (usec_t last = g->report.at; g->report.at < last + 3 * BL_SEC;)
+                sim_run(s, s->step);
+        before = g->actual;
+        s->other_want = s->other + 200 * BL_MIB;
+        s->other_rate = 64 * BL_GIB;
+        sim_run(s, 10 * BL_SEC);
+        assert_true(s->plan.unmet > 0);
+        assert_true(g->actual + 8 * BL_MIB >= before);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* It grows by more between two reports than its margin is: what comes is reckoned with. */
+static void test_growth_of_a_guest(void **state)
+{
+        struct sim *s = crowded();
+        struct sim_guest *g = &s->g[2];
+
+        (void)state;
+        for (int i = 0; i < 4; i++)
+                s->g[i].period = 2 * BL_SEC;
+        s->other_want = 4 * BL_GIB;
+        s->other_rate = 400 * BL_MIB;
+        sim_run(s, 60 * BL_SEC);
+        g->rate = 60 * BL_MIB;
+        g->want = 1150 * BL_MIB;
+        sim_run(s, 40 * BL_SEC);
+        assert_int_equal(g->kills, 0);
+        assert_int_equal(g->used, g->want);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
 /* Deflate-on-oom leaves MemTotal as it is and counts the balloon as used: that is not need. */
 static void test_deflate_on_oom_figures(void **state)
 {
@@ -199,10 +250,11 @@ static void test_late_reports(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_floor_holds),          cmocka_unit_test(test_switched_off),
-                cmocka_unit_test(test_wakes_up),             cmocka_unit_test(test_no_memavailable),
-                cmocka_unit_test(test_swap_is_need),         cmocka_unit_test(test_margin_without_swap),
-                cmocka_unit_test(test_pressed_guest),        cmocka_unit_test(test_deflate_on_oom_figures),
+                cmocka_unit_test(test_floor_holds),       cmocka_unit_test(test_switched_off),
+                cmocka_unit_test(test_wakes_up),          cmocka_unit_test(test_no_memavailable),
+                cmocka_unit_test(test_swap_is_need),      cmocka_unit_test(test_margin_without_swap),
+                cmocka_unit_test(test_pressed_guest),     cmocka_unit_test(test_pressed_is_spared),
+                cmocka_unit_test(test_growth_of_a_guest), cmocka_unit_test(test_deflate_on_oom_figures),
                 cmocka_unit_test(test_late_reports),
         };
 

@@ -63,24 +63,36 @@ static void test_two_phase_off(void **state)
         sim_free(s);
 }
 
-/* Granted and not used yet: it is not given a second time. */
-static void test_promises_add_up(void **state)
+/* Four guests squeezed by something else on the host, which then goes away; nobody touches what they get back. */
+static struct sim *relieved(void)
 {
         struct sim *s = crowded();
 
-        (void)state;
         s->other = s->other_want = 0;
         sim_run(s, 10 * BL_SEC);
         s->other_want = 2 * BL_GIB;
         s->other_rate = BL_GIB / 2;
         sim_run(s, 30 * BL_SEC);
         for (int i = 0; i < 4; i++)
-                s->g[i].cache_want = 0; /* nobody touches what is granted */
+                s->g[i].cache_want = 0;
         s->other_want = 0;
-        sim_run(s, 60 * BL_SEC);
-        assert_true(s->plan.promised > 500 * BL_MIB);
+        return s;
+}
+
+/* Granted a moment ago and not used yet: it is not given a second time. */
+static void test_promises_add_up(void **state)
+{
+        struct sim *s = relieved();
+        uint64_t promised = 0;
+
+        (void)state;
+        for (int i = 0; i < 100 && promised < 500 * BL_MIB; i++) {
+                sim_run(s, 200 * BL_MSEC);
+                promised = s->plan.promised;
+        }
+        assert_true(promised >= 500 * BL_MIB);
         s->min_free = UINT64_MAX;
-        /* and now all do, at once */
+        /* and now all use it, at once */
         for (int i = 0; i < 4; i++) {
                 s->g[i].cache_want = 2 * BL_GIB;
                 s->g[i].cache_rate = 2 * BL_GIB;
@@ -88,6 +100,28 @@ static void test_promises_add_up(void **state)
         sim_run(s, 20 * BL_SEC);
         assert_true(s->min_free >= mark(s, BL_STATE_SOFT));
         sim_assert_kept(s);
+        sim_free(s);
+}
+
+/* What nobody has touched for seconds is idle and promised again, so that guests do not stay squeezed on a
+ * host with plenty; when all want it after all, some give back and none is hurt. */
+static void test_promises_fade(void **state)
+{
+        struct sim *s = relieved();
+
+        (void)state;
+        sim_run(s, 120 * BL_SEC);
+        for (int i = 0; i < 4; i++)
+                assert_true(s->g[i].actual + 64 * BL_MIB >= 2 * BL_GIB);
+        assert_true(s->plan.promised < 64 * BL_MIB);
+        for (int i = 0; i < 4; i++) {
+                s->g[i].cache_want = 2 * BL_GIB;
+                s->g[i].cache_rate = BL_GIB / 2;
+        }
+        sim_run(s, 30 * BL_SEC);
+        assert_true(s->snapshot.host.free >= mark(s, BL_STATE_SOFT));
+        for (int i = 0; i < 4; i++)
+                assert_int_equal(s->g[i].kills, 0);
         sim_free(s);
 }
 
@@ -227,6 +261,57 @@ static void test_back_at_rest(void **state)
         sim_free(s);
 }
 
+/* Not to and fro: what was taken a moment ago comes back when things have settled, and when the host is high
+ * and not merely clear. */
+static void test_settles(void **state)
+{
+        struct sim *s = crowded();
+        usec_t told = 0;
+
+        (void)state;
+        s->budget += 4 * BL_GIB;
+        s->other = s->other_want = 4 * BL_GIB;
+        s->other_rate = 64 * BL_GIB;
+        sim_run(s, 20 * BL_SEC);
+        s->other_want += 350 * BL_MIB;
+        sim_run(s, BL_SEC);
+        for (int i = 0; i < 4; i++)
+                told = bl_max(told, s->g[i].target_at);
+        assert_true(told + 2 * BL_SEC > s->now);
+        s->other_want = s->other - 4 * BL_GIB;
+        while (s->now < told + s->config.settle - s->tick) {
+                sim_run(s, s->tick);
+                for (int i = 0; i < 4; i++)
+                        assert_true(s->g[i].target_at <= told);
+        }
+        assert_int_equal(s->plan.state, BL_STATE_HIGH);
+        sim_run(s, 10 * BL_SEC);
+        for (int i = 0; i < 4; i++)
+                assert_true(s->g[i].target_at > told);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
+static void test_clear_is_not_high(void **state)
+{
+        struct sim *s = crowded();
+
+        (void)state;
+        s->other_want = 2 * BL_GIB;
+        s->other_rate = 400 * BL_MIB;
+        sim_run(s, 30 * BL_SEC);
+        sim_at_rest(s);
+        s->other_want -= 3 * mark(s, BL_STATE_CLEAR) - sim_host_free(s);
+        sim_run(s, 60 * BL_SEC);
+        assert_int_equal(s->plan.state, BL_STATE_CLEAR);
+        assert_int_equal(s->commands, 0);
+        s->other_want -= 11 * mark(s, BL_STATE_CLEAR) / 10;
+        sim_run(s, 5 * BL_SEC);
+        assert_true(s->commands > 0);
+        sim_assert_kept(s);
+        sim_free(s);
+}
+
 /* Rest with life in it: workloads that go up and down a little inside their guests move nothing. */
 static void test_noise_at_rest(void **state)
 {
@@ -299,12 +384,21 @@ static void test_coming_and_going(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_two_phase),         cmocka_unit_test(test_two_phase_off),
-                cmocka_unit_test(test_promises_add_up),   cmocka_unit_test(test_hysteresis),
+                cmocka_unit_test(test_two_phase),
+                cmocka_unit_test(test_two_phase_off),
+                cmocka_unit_test(test_promises_add_up),
+                cmocka_unit_test(test_promises_fade),
+                cmocka_unit_test(test_hysteresis),
                 cmocka_unit_test(test_hysteresis_off),
-                cmocka_unit_test(test_hysteresis_goal),   cmocka_unit_test(test_growth_is_met_ahead),
-                cmocka_unit_test(test_psi),               cmocka_unit_test(test_back_at_rest),
-                cmocka_unit_test(test_noise_at_rest),     cmocka_unit_test(test_tides),
+                cmocka_unit_test(test_hysteresis_goal),
+                cmocka_unit_test(test_growth_is_met_ahead),
+                cmocka_unit_test(test_psi),
+                cmocka_unit_test(test_back_at_rest),
+                cmocka_unit_test(test_settles),
+                cmocka_unit_test(test_clear_is_not_high),
+
+                cmocka_unit_test(test_noise_at_rest),
+                cmocka_unit_test(test_tides),
                 cmocka_unit_test(test_coming_and_going),
         };
 

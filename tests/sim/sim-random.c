@@ -166,42 +166,66 @@ static void hostile(uint64_t first)
         sim_free(s);
 }
 
-/* Guests that follow and a host that could hold what they need: nobody dies, and it comes to rest. */
+/* Guests that follow, and a host that can hold what they need, but not what they would like to have: nobody
+ * dies, the host comes out of it, and then all is quiet. */
+static unsigned int squeezed; /* runs of benign() in which anything had to be done */
+
 static void benign(uint64_t first)
 {
-        uint64_t seed = first * 2654435761U + 1, need = 0;
+        uint64_t seed = first * 2654435761U + 1, need = 0, used = 0, other, spare;
         struct sim *s = sim_new(0);
         const struct sim_faults *f = &s->faults;
-        size_t n = range(&seed, 1, 10);
+        size_t n = range(&seed, 2, 10);
 
         s->tick = range(&seed, 1, 5) * 100 * BL_MSEC;
         for (size_t i = 0; i < n; i++) {
+                struct sim_guest *g;
+                uint64_t most;
+
                 add_guest(s, &seed, true);
-                need += bl_max(s->g[i].max * 3 / 4, s->g[i].reservation) + s->g[i].overhead + s->g[i].own +
-                        200 * BL_MIB;
+                g = &s->g[i];
+                /* as ESX gives them by default: otherwise a guest may be entitled to less than it needs */
+                g->shares = g->max / BL_MIB * 10;
+                /* slower growth than a guest can give: otherwise nobody could keep the host alive */
+                g->speed_down = range(&seed, 128, 2048) * BL_MIB;
+                g->cache_rate = range(&seed, 1, 20) * BL_MIB;
+                /* at most half of it by its programs, and half as much again as the margin */
+                most = g->max / 2 + g->own;
+                most += 3 * bl_max(s->config.guest_margin, most / 10);
+                need += bl_max(most, g->reservation) + g->overhead;
+                used += sim_resident(g) - g->cache - g->touched;
         }
-        s->budget = bl_max(need * 4 / 3 * 110 / 100, 2 * BL_GIB);
+        other = need / range(&seed, 4, 10);
+        /* and minFree, the way up to it, and what is on its way */
+        s->budget = (need + other) * 110 / 100 + 400 * BL_MIB;
+        spare = s->budget - used - 500 * BL_MIB;
         for (size_t i = 0; i < n; i++) {
-                /* it may be full at the start, but not more than that */
-                while (sim_host_free(s) < 100 * BL_MIB)
-                        s->budget += 100 * BL_MIB;
+                struct sim_guest *g = &s->g[i];
+
+                g->cache = bl_min(g->cache, spare / n);
+                g->touched = bl_min(g->touched, spare / n);
         }
-        for (int i = 0; i < 12; i++) {
-                sim_run(s, range(&seed, 1, 40) * 100 * BL_MSEC);
+        for (int i = 0; i < 20; i++) {
+                sim_run(s, range(&seed, 1, 80) * 100 * BL_MSEC);
                 disturb(s, &seed, true);
+                s->other_want = bl_min(s->other_want, other);
         }
         /* now everybody has what he wants */
         for (size_t i = 0; i < n; i++)
                 s->g[i].want = s->g[i].used + s->g[i].swapped;
         s->other_want = s->other;
-        sim_run(s, 150 * BL_SEC);
+        sim_run(s, 100 * BL_SEC);
+        for (size_t i = 0; i < n; i++)
+                s->g[i].cache_want = s->g[i].cache;
+        sim_run(s, 40 * BL_SEC);
+        squeezed += s->commands > 0;
         kept(first, f->kills == 0, "a guest was squeezed to death");
         kept(first, f->below_need == 0, "a guest told to be smaller than it needs");
         kept(first, f->overdraft == 0, "a grant of memory that was not free");
         kept(first, f->out_of_range == 0, "a target outside of [reservation, limit]");
         kept(first, f->nonsense == 0, "a decision that contradicts itself");
         kept(first, f->host_oom == 0, "the host had no memory left");
-        kept(first, s->plan.state <= BL_STATE_CLEAR || s->plan.unmet > 0, "the host stayed under pressure");
+        kept(first, s->plan.state <= BL_STATE_CLEAR, "the host stayed under pressure");
         sim_at_rest(s);
         sim_run(s, 60 * BL_SEC);
         kept(first, f->reversals == 0, "somebody was turned round at rest");
@@ -234,7 +258,9 @@ static void fair(uint64_t first)
         for (size_t i = 0; i + 1 < n; i++)
                 level += s->g[i].actual / (n - 1);
         for (size_t i = 0; i + 1 < n; i++)
-                kept(first, s->g[i].actual <= level + max / 32 + 16 * BL_MIB && s->g[i].actual + max / 32 + 16 * BL_MIB >= level,
+                kept(first,
+                     s->g[i].actual <= level + max / 32 + 16 * BL_MIB &&
+                             s->g[i].actual + max / 32 + 16 * BL_MIB >= level,
                      "equals were not squeezed equally");
         kept(first, s->g[n - 1].actual + 16 * BL_MIB >= level, "more shares lost more");
         kept(first, s->faults.kills == 0 && s->faults.below_need == 0, "a guest was squeezed too far");
@@ -251,6 +277,8 @@ static void test_benign(void **state)
 {
         (void)state;
         each(1000001, benign);
+        if (!getenv("BALLAST_SEED"))
+                assert_true(squeezed * 2 > runs());
 }
 
 static void test_fair(void **state)

@@ -121,9 +121,12 @@ static void test_flapping(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_missing),  cmocka_unit_test(test_absurd),
-                cmocka_unit_test(test_stale),    cmocka_unit_test(test_switched_off),
-                cmocka_unit_test(test_grants_without_figures), cmocka_unit_test(test_flapping),
+                cmocka_unit_test(test_missing),
+                cmocka_unit_test(test_absurd),
+                cmocka_unit_test(test_stale),
+                cmocka_unit_test(test_switched_off),
+                cmocka_unit_test(test_grants_without_figures),
+                cmocka_unit_test(test_flapping),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

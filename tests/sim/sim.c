@@ -362,8 +362,8 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
                 return;
 
         if (s->talk)
-                fprintf(stderr, "%8.2f %-18s %s\n", (double)(s->now - 1000 * BL_SEC) / 1e6,
-                        bl_reason_to_string(d->why), text);
+                fprintf(stderr, "%8.2f %-18s %s\n", (double)(s->now - 1000 * BL_SEC) / 1e6, bl_reason_to_string(d->why),
+                        text);
         if (!g->managed || g->hung || g->hold != BL_HOLD_NONE || g->no_reclaim != BL_RECLAIM_OK ||
             g->run != BL_RUN_RUNNING)
                 f->untouchable++;
@@ -383,8 +383,8 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
                         f->below_need++;
                         if (s->talk)
                                 fprintf(stderr,
-                                        "%8s below the need of %" PRIu64 " MiB: actual %" PRIu64 " used %" PRIu64 " cache %" PRIu64
-                                        " own %" PRIu64 " swapped %" PRIu64 "; report of %" PRIu64
+                                        "%8s below the need of %" PRIu64 " MiB: actual %" PRIu64 " used %" PRIu64
+                                        " cache %" PRIu64 " own %" PRIu64 " swapped %" PRIu64 "; report of %" PRIu64
                                         " ms ago: total %" PRIu64 " available %" PRIu64 " floor %" PRIu64 "%s\n",
                                         "", g->true_need >> 20, g->actual >> 20, g->used >> 20, g->cache >> 20,
                                         g->own >> 20, g->swapped >> 20, (s->now - g->report.at) / BL_MSEC,
@@ -438,8 +438,9 @@ static void talk_host(const struct sim *s)
 {
         const struct bl_plan *p = &s->plan;
 
-        fprintf(stderr, "%8.2f free %" PRIu64 " goal %" PRIu64 " lead %" PRIu64 " short %" PRIu64 " coming %" PRIu64
-                        " unmet %" PRIu64 " promised %" PRIu64 " %s\n",
+        fprintf(stderr,
+                "%8.2f free %" PRIu64 " goal %" PRIu64 " lead %" PRIu64 " short %" PRIu64 " coming %" PRIu64
+                " unmet %" PRIu64 " promised %" PRIu64 " %s\n",
                 (double)(s->now - 1000 * BL_SEC) / 1e6, s->snapshot.host.free >> 20, p->goal >> 20, p->lead >> 20,
                 p->shortfall >> 20, p->coming >> 20, p->unmet >> 20, p->promised >> 20, bl_state_to_string(p->state));
 }

@@ -25,9 +25,9 @@
 enum sim_stats {
         SIM_STATS_GOOD,
         SIM_STATS_MISSING,
-        SIM_STATS_STALE,      /* the last report stays as it is */
-        SIM_STATS_ABSURD,     /* available above total */
-        SIM_STATS_STARVING,   /* claims that nothing is available, always */
+        SIM_STATS_STALE, /* the last report stays as it is */
+        SIM_STATS_ABSURD, /* available above total */
+        SIM_STATS_STARVING, /* claims that nothing is available, always */
         SIM_STATS_NO_AVAILABLE, /* an old kernel: no MemAvailable */
 };
 
@@ -37,7 +37,7 @@ struct sim_guest {
 
         /* what it is */
         uint64_t max, limit, reservation, shares;
-        uint64_t own;      /* kernel's own, not in MemTotal */
+        uint64_t own; /* kernel's own, not in MemTotal */
         uint64_t overhead; /* of the VMM */
         uint64_t swap_total;
         uint64_t speed_down, speed_up; /* bytes/s of its balloon */
@@ -47,10 +47,10 @@ struct sim_guest {
 
         /* how it behaves */
         bool stuck;
-        usec_t on, off;     /* moves for `on`, stands still for `off`; 0: always moves */
-        uint64_t low_stop;  /* gives down to here and no further */
+        usec_t on, off; /* moves for `on`, stands still for `off`; 0: always moves */
+        uint64_t low_stop; /* gives down to here and no further */
         uint64_t high_stop; /* takes back up to here; 0: all */
-        bool lying;         /* says it gave; the host gets nothing */
+        bool lying; /* says it gave; the host gets nothing */
         bool deflate_oom;
         bool untouched_first; /* gives pages first that it never used */
         enum sim_stats stats;
@@ -60,8 +60,8 @@ struct sim_guest {
         enum bl_no_reclaim no_reclaim;
 
         /* what it does */
-        uint64_t want;       /* memory that its programs want */
-        uint64_t rate;       /* bytes/s at which they get it */
+        uint64_t want; /* memory that its programs want */
+        uint64_t rate; /* bytes/s at which they get it */
         uint64_t cache_want; /* page cache that it would build */
         uint64_t cache_rate;
         bool psi; /* reports stalls all the time */
@@ -85,23 +85,23 @@ struct sim_guest {
 
 /* Promises broken so far. */
 struct sim_faults {
-        unsigned int kills;         /* guests' OOM killers, while the balloon held memory */
-        unsigned int below_need;    /* told to be smaller than the report's true need */
-        unsigned int out_of_range;  /* told to be outside [reservation, limit] */
-        unsigned int overdraft;     /* grants of one tick that would take free below the mark */
-        unsigned int blind;         /* shrunk on statistics that are stale, absurd or missing */
-        unsigned int untouchable;   /* a command to a VM that must be left alone */
-        unsigned int reversals;     /* told to go down, then up, or the other way round */
-        unsigned int grain;         /* a target that is not the daemon's own */
-        unsigned int nonsense;      /* decisions that contradict themselves */
-        unsigned int host_oom;      /* steps without any free memory */
+        unsigned int kills; /* guests' OOM killers, while the balloon held memory */
+        unsigned int below_need; /* told to be smaller than the report's true need */
+        unsigned int out_of_range; /* told to be outside [reservation, limit] */
+        unsigned int overdraft; /* grants of one tick that would take free below the mark */
+        unsigned int blind; /* shrunk on statistics that are stale, absurd or missing */
+        unsigned int untouchable; /* a command to a VM that must be left alone */
+        unsigned int reversals; /* told to go down, then up, or the other way round */
+        unsigned int grain; /* a target that is not the daemon's own */
+        unsigned int nonsense; /* decisions that contradict themselves */
+        unsigned int host_oom; /* steps without any free memory */
 };
 
 struct sim {
         struct bl_policy_config config;
         struct bl_policy *policy;
         uint64_t budget;
-        uint64_t other;      /* used by what is not a guest */
+        uint64_t other; /* used by what is not a guest */
         uint64_t other_want; /* and what it goes to, at `other_rate` */
         uint64_t other_rate;
         bool is_ram, psi;
