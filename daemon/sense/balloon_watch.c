@@ -359,6 +359,18 @@ static enum bl_watch_verdict judge(struct bl_watch *w, const struct bl_watch_obs
         return w->has_judged ? judge_foreign(w, o) : BL_WATCH_BASELINE;
 }
 
+/* Exactly at the newest target, for the first time: a guest does not pass there
+ * by accident, and need not rest to be believed. */
+static bool arrived(struct bl_watch *w, uint64_t actual)
+{
+        struct bl_watch_command *last = newest(w);
+
+        if (!last || last->reached || actual != last->to || actual == last->from)
+                return false;
+        last->reached = true;
+        return true;
+}
+
 /* --- observing ---------------------------------------------------------------------- */
 
 static void note_stats(struct bl_watch *w, const struct bl_watch_observation *o)
@@ -391,6 +403,11 @@ static void conclude(struct bl_watch *w, enum bl_watch_verdict v, uint64_t actua
                 w->reset_at = 0;
         if (v == BL_WATCH_HAND || v == BL_WATCH_BASELINE)
                 forget_commands(w);
+        /* a new driver starts from full, and goes to the target once more */
+        if ((v == BL_WATCH_REBOOT || v == BL_WATCH_RELOAD) && newest(w)) {
+                newest(w)->from = w->traits.max;
+                newest(w)->reached = false;
+        }
         if (v != BL_WATCH_UNCHANGED)
                 w->stats_restarted = false;
         w->has_judged = true;
@@ -424,6 +441,8 @@ void bl_watch_observe(struct bl_watch *w, const struct bl_watch_observation *o, 
         }
         if (o->at - w->seen_since >= w->rest)
                 r.verdict = judge(w, o);
+        else if (arrived(w, o->actual))
+                r.verdict = BL_WATCH_SETTLED;
         if (r.verdict != BL_WATCH_MOVING)
                 conclude(w, r.verdict, o->actual);
         else

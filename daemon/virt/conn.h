@@ -4,11 +4,14 @@
  * again when lost (after 0.2 s, doubling to 5 s), its events delivered on the
  * loop as small structs.
  *
- * libvirtd answers no more than 5 calls at once per connection
- * (max_client_requests), and calls to a hung QEMU never return.  So calls are
- * spread: a connection with 4 calls under way, or 3 that are overdue, is not
- * given another, and a further connection is opened.  Those are closed when
- * they have been idle for a minute.  Events always come over the first.
+ * Calls are made one at a time on each connection; while all are busy a further
+ * one is opened, and closed when it has been idle for a minute.  For two
+ * reasons.  libvirtd answers no more than 5 calls at once per connection
+ * (max_client_requests), and a call to a hung QEMU never returns.  And
+ * libvirt's client (GLib since 6.1, 9.0 tried) loses wakeups between threads
+ * that share a connection: virNetClientIO calls g_main_loop_quit on a loop that
+ * another thread is just about to run; the second call is then not sent before
+ * the next keepalive, seconds later.  Events always come over the first.
  */
 #ifndef BALLAST_VIRT_CONN_H
 #define BALLAST_VIRT_CONN_H
@@ -21,6 +24,7 @@
 #include <ballast/units.h>
 
 #include "daemon/virt/pool.h"
+#include "daemon/virt/virt_error.h"
 
 struct bl_conn;
 
@@ -60,9 +64,6 @@ struct bl_conn_handler {
          * only when the message differs. */
         void (*state)(void *userdata, bool connected, const char *message);
         void (*event)(void *userdata, const struct bl_virt_event *ev);
-        /* A call to the VM has not come back for the pool's `overdue` time, or
-         * (hung false) it has come back after all.  May be NULL. */
-        void (*hung)(void *userdata, const uint8_t uuid[BL_UUID_LEN], bool hung);
 };
 
 struct bl_conn_options {
@@ -76,9 +77,8 @@ struct bl_conn_options {
 };
 
 /* Quiets libvirt's printing to standard error.  Does not connect yet.  Needs
- * an event bridge (-ENOTCONN without) and a pool, whose overdue handler it
- * takes (see handler.hung).  All functions but acquire and release belong to
- * the loop's thread. */
+ * an event bridge (-ENOTCONN without) and a pool.  All functions but those of
+ * the lease belong to the loop's thread. */
 int bl_conn_new(sd_event *e, struct bl_pool *pool, const struct bl_conn_options *o, struct bl_conn **ret);
 
 /* Begins to connect; the result comes to handler.state. */
@@ -99,12 +99,12 @@ struct bl_pool *bl_conn_pool(struct bl_conn *c);
 unsigned bl_conn_links(struct bl_conn *c);
 
 /*
- * For jobs, in a worker: a connection to make one call (or a short series) on.
- * May open one.  `key` names the VM, or NULL.  Give it back with
- * bl_conn_release.  -ENOTCONN while disconnected; message as bl_virt_error.
+ * For jobs, in a worker: a connection of one's own, for one call after the
+ * other.  May open one.  Give it back with bl_conn_release.  -ENOTCONN while
+ * disconnected, -EBUSY when there are too many; message as bl_virt_error.
  */
 struct bl_conn_lease;
-int bl_conn_acquire(struct bl_conn *c, const uint8_t *key, struct bl_conn_lease **ret, char **ret_message);
+int bl_conn_acquire(struct bl_conn *c, struct bl_conn_lease **ret, char **ret_message);
 virConnectPtr bl_conn_lease_get(const struct bl_conn_lease *l);
 /* The domain on this connection, a new reference (virDomainFree).  Kept, so
  * that asking again costs no call.  -ENOENT, and as bl_virt_error. */
@@ -113,10 +113,6 @@ int bl_conn_lease_domain(struct bl_conn_lease *l, const uint8_t uuid[BL_UUID_LEN
 /* libvirt said that it is not there any more. */
 void bl_conn_lease_forget(struct bl_conn_lease *l, const uint8_t uuid[BL_UUID_LEN]);
 void bl_conn_release(struct bl_conn_lease *l);
-
-/* This thread's last libvirt error as a negative errno, and its text
- * (allocated, may be NULL when out of memory).  For workers. */
-int bl_virt_error(char **ret_message);
 
 BL_DEFINE_CLEANUP(struct bl_conn *, bl_conn_free)
 

@@ -93,7 +93,9 @@ void bl_domain_state_decode(const virTypedParameter *params, int n, usec_t now_w
                         take_number(&s, p->field, p->value.ul, &last_update);
         }
         s.run = run_of(s.state, s.reason);
-        s.incomplete = s.current == BL_UNSET;
+        /* libvirt's own memory of the size is always there; what had to be asked
+         * of QEMU is not when the VM is busy, and the process's size goes with that */
+        s.incomplete = s.current == BL_UNSET || s.rss == BL_UNSET;
         /* never reported: what QEMU says otherwise is nothing of the guest's */
         last = bl_mul_sat(last_update, BL_SEC);
         if (last_update == 0) {
@@ -129,10 +131,11 @@ enum bl_look bl_balloon_look(const struct bl_balloon_request *q, const struct bl
                 return BL_LOOK_NOT_RUNNING;
         if (q->force)
                 return BL_LOOK_OK;
-        if (s->incomplete)
-                return BL_LOOK_BUSY;
+        /* giving is never too late and never too much: the room was there */
         if (!shrink)
                 return BL_LOOK_OK;
+        if (s->incomplete)
+                return BL_LOOK_BUSY;
         if (s->current > bl_add_sat(q->from, q->tolerance) || s->current < bl_sub_sat(q->from, q->tolerance))
                 return BL_LOOK_MOVED;
         if (q->floor == 0 || q->available == BL_UNSET || s->stats.source == BL_STATS_NONE ||

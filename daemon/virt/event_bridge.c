@@ -373,6 +373,9 @@ int bl_event_bridge_new(sd_event *e, struct bl_event_bridge **ret)
         struct bl_event_bridge *b;
         int r;
 
+        /* libvirt's functions use a thread-local error that is not there before */
+        if (virInitialize() < 0)
+                return -EIO;
         b = calloc(1, sizeof(*b));
         if (!b)
                 return -ENOMEM;

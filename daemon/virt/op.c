@@ -62,7 +62,7 @@ static void op_run(void *arg)
         op->r = check_process(op);
         if (op->r < 0)
                 return;
-        op->r = bl_conn_acquire(op->c, op->has_uuid ? op->uuid : NULL, &lease, &op->message);
+        op->r = bl_conn_acquire(op->c, &lease, &op->message);
         if (op->r < 0)
                 return;
         op->r = run_on(op, lease);

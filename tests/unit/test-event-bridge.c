@@ -259,11 +259,11 @@ struct stress {
 static void stress_handle(int watch, int fd, int events, void *opaque)
 {
         struct stress *s = opaque;
-        char buf[16];
 
+        /* the descriptor may be closed by now, as libvirt's may */
         (void)watch;
+        (void)fd;
         (void)events;
-        (void)!read(fd, buf, sizeof(buf));
         atomic_fetch_add(&s->calls, 1);
 }
 

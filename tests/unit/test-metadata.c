@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/virt/metadata.h"
+
+static void assert_same(const struct bl_vm_metadata *a, const struct bl_vm_metadata *b)
+{
+        assert_int_equal(a->reservation, b->reservation);
+        assert_int_equal(a->limit, b->limit);
+        assert_int_equal(a->shares_kind, b->shares_kind);
+        if (a->shares_kind == BL_SHARES_KIND_NUMBER)
+                assert_int_equal(a->shares, b->shares);
+        assert_int_equal(a->manage, b->manage);
+}
+
+static void test_parse(void **state)
+{
+        struct bl_vm_metadata m;
+        char *message = NULL;
+
+        (void)state;
+        assert_int_equal(bl_vm_metadata_parse("<memory xmlns='urn:org.ballast1:vm:1'/>", &m, &message), 0);
+        assert_int_equal(m.reservation, BL_UNSET);
+        assert_int_equal(m.limit, BL_UNSET);
+        assert_int_equal(m.shares_kind, BL_SHARES_KIND_UNSET);
+        assert_int_equal(m.manage, -1);
+
+        assert_int_equal(
+                bl_vm_metadata_parse("<b:memory xmlns:b='urn:org.ballast1:vm:1' reservation='256MiB' limit='1.5G' "
+                                     "shares='1234' manage='yes'/>",
+                                     &m, &message),
+                0);
+        assert_int_equal(m.reservation, 256 * BL_MIB);
+        assert_int_equal(m.limit, 1536 * BL_MIB);
+        assert_int_equal(m.shares_kind, BL_SHARES_KIND_NUMBER);
+        assert_int_equal(m.shares, 1234);
+        assert_int_equal(m.manage, 1);
+        assert_null(message);
+}
+
+static void test_refused(void **state)
+{
+        static const struct {
+                const char *xml;
+                const char *says;
+        } table[] = {
+                {"", "not XML"},
+                {"<memory", "not XML"},
+                {"<mem/>", "<memory>"},
+                {"<memory reservation='lots'/>", "512MiB"},
+                {"<memory reservation='-1'/>", "reservation"},
+                {"<memory limit='1MB'/>", "limit='1MB'"},
+                {"<memory shares='0'/>", "low, normal, high"},
+                {"<memory shares='-5'/>", "low, normal, high"},
+                {"<memory shares='99999999999999999999'/>", "low, normal, high"},
+                {"<memory shares=''/>", "low, normal, high"},
+                {"<memory manage='perhaps'/>", "yes or no"},
+                {"<memory reservaton='1G'/>", "no setting 'reservaton'"},
+                {"<memory><limit/></memory>", "<limit>"},
+                {"<memory reservation='2G' limit='1G'/>", "larger than limit"},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+                struct bl_vm_metadata m = {.shares = 77};
+                char *message = NULL;
+
+                assert_int_equal(bl_vm_metadata_parse(table[i].xml, &m, &message), -EINVAL);
+                assert_non_null(message);
+                if (!strstr(message, table[i].says))
+                        fail_msg("%s: %s", table[i].xml, message);
+                assert_int_equal(m.shares, 77);
+                free(message);
+                assert_int_equal(bl_vm_metadata_parse(table[i].xml, &m, NULL), -EINVAL);
+        }
+}
+
+static void test_round_trip(void **state)
+{
+        static const struct bl_vm_metadata table[] = {
+                {.reservation = 1, .limit = BL_UNSET, .manage = -1},
+                {.reservation = 3 * BL_GIB, .limit = 4 * BL_GIB + 4096, .shares_kind = BL_SHARES_KIND_LOW, .manage = 0},
+                {.reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_NORMAL, .manage = 1},
+                {.reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_HIGH, .manage = -1},
+                {.reservation = 0, .limit = 0, .shares_kind = BL_SHARES_KIND_NUMBER, .shares = 7, .manage = -1},
+        };
+        const struct bl_vm_metadata none = BL_VM_METADATA_NONE;
+        char *text = (char *)1;
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+                struct bl_vm_metadata m = {0};
+
+                assert_int_equal(bl_vm_metadata_format(&table[i], &text), 0);
+                assert_int_equal(bl_vm_metadata_parse(text, &m, NULL), 0);
+                assert_same(&m, &table[i]);
+                free(text);
+        }
+        assert_int_equal(bl_vm_metadata_format(&none, &text), 0);
+        assert_null(text);
+}
+
+static void test_shares(void **state)
+{
+        struct bl_vm_metadata m = BL_VM_METADATA_NONE;
+
+        (void)state;
+        assert_int_equal(bl_vm_metadata_shares(&m, BL_GIB), 10240);
+        m.shares_kind = BL_SHARES_KIND_LOW;
+        assert_int_equal(bl_vm_metadata_shares(&m, BL_GIB), 5120);
+        m.shares_kind = BL_SHARES_KIND_HIGH;
+        assert_int_equal(bl_vm_metadata_shares(&m, BL_GIB), 20480);
+        assert_int_equal(bl_vm_metadata_shares(&m, 0), 1);
+        m.shares_kind = BL_SHARES_KIND_NUMBER;
+        m.shares = 5;
+        assert_int_equal(bl_vm_metadata_shares(&m, BL_GIB), 5);
+}
+
+static void test_merge(void **state)
+{
+        struct bl_vm_metadata m = {.reservation = 1, .limit = 2, .shares_kind = BL_SHARES_KIND_LOW, .manage = 0};
+        const struct bl_vm_metadata none = BL_VM_METADATA_NONE;
+        const struct bl_vm_metadata all = {
+                .reservation = 5, .limit = 6, .shares_kind = BL_SHARES_KIND_NUMBER, .shares = 7, .manage = 1};
+
+        (void)state;
+        bl_vm_metadata_merge(&m, &none);
+        assert_int_equal(m.reservation, 1);
+        assert_int_equal(m.manage, 0);
+        bl_vm_metadata_merge(&m, &all);
+        assert_same(&m, &all);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_parse),  cmocka_unit_test(test_refused), cmocka_unit_test(test_round_trip),
+                cmocka_unit_test(test_shares), cmocka_unit_test(test_merge),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
