@@ -91,20 +91,20 @@ static int on_inner(sd_event_source *s, int fd, uint32_t revents, void *userdata
 
 int bl_gate_new(sd_event *event, int client_fd, int64_t priority, int *ret_fd, struct bl_gate **ret)
 {
-        _cleanup_(bl_gate_freep) struct bl_gate *g = calloc(1, sizeof(*g));
+        _cleanup_close_ int own_fd = -1, inner_fd = -1, far_fd = -1;
+        _cleanup_(bl_gate_freep) struct bl_gate *g = NULL;
         int pair[2], r;
 
+        own_fd = fcntl(client_fd, F_DUPFD_CLOEXEC, 3);
+        if (own_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+                return -errno;
+        inner_fd = pair[0];
+        far_fd = pair[1];
+        g = calloc(1, sizeof(*g));
         if (!g)
                 return -ENOMEM;
-        g->inner_fd = -1;
-        g->client_fd = fcntl(client_fd, F_DUPFD_CLOEXEC, 3);
-        if (g->client_fd < 0)
-                return -errno;
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-                return -errno;
-        g->inner_fd = pair[0];
-        _cleanup_close_ int far_fd = pair[1];
-
+        g->client_fd = bl_take_fd(&own_fd);
+        g->inner_fd = bl_take_fd(&inner_fd);
         r = sd_event_add_io(event, &g->client_source, g->client_fd, EPOLLIN, on_client, g);
         if (r < 0)
                 return r;

@@ -4,12 +4,14 @@
 
 #include "daemon/bus/gate.h"
 
-static size_t put(uint8_t *out, size_t at, const char *s)
+/* Without its NUL. */
+static ssize_t put(uint8_t *out, const char *s)
 {
-        size_t n = strlen(s);
+        size_t n = 0;
 
-        memcpy(out + at, s, n);
-        return at + n;
+        for (; s[n]; n++)
+                out[n] = (uint8_t)s[n];
+        return (ssize_t)n;
 }
 
 static bool is(const struct bl_gate_parser *p, const char *word)
@@ -30,26 +32,26 @@ static ssize_t auth_line(struct bl_gate_parser *p, uint8_t *out)
 {
         if (is(p, "AUTH EXTERNAL")) {
                 p->mechanism = true;
-                return (ssize_t)put(out, 0, "AUTH EXTERNAL\r\n"); /* answer: DATA */
+                return put(out, "AUTH EXTERNAL\r\n"); /* answer: DATA */
         }
         if (begins(p, "AUTH EXTERNAL")) {
                 p->mechanism = true;
-                return (ssize_t)put(out, 0, "AUTH EXTERNAL 30\r\n"); /* answer: OK */
+                return put(out, "AUTH EXTERNAL 30\r\n"); /* answer: OK */
         }
         if (is(p, "AUTH") || begins(p, "AUTH"))
-                return (ssize_t)put(out, 0, "AUTH\r\n"); /* answer: REJECTED EXTERNAL ... */
+                return put(out, "AUTH\r\n"); /* answer: REJECTED EXTERNAL ... */
         if (is(p, "DATA") || begins(p, "DATA")) {
                 if (!p->mechanism)
                         return -EBADMSG;
-                return (ssize_t)put(out, 0, "DATA\r\n"); /* answer: OK */
+                return put(out, "DATA\r\n"); /* answer: OK */
         }
         if (is(p, "NEGOTIATE_UNIX_FD"))
-                return (ssize_t)put(out, 0, "NEGOTIATE_UNIX_FD\r\n"); /* answer: ERROR, we take none */
+                return put(out, "NEGOTIATE_UNIX_FD\r\n"); /* answer: ERROR, we take none */
         if (is(p, "BEGIN")) {
                 if (!p->mechanism)
                         return -EBADMSG;
                 p->running = true;
-                return (ssize_t)put(out, 0, "BEGIN\r\n");
+                return put(out, "BEGIN\r\n");
         }
         return -EBADMSG;
 }

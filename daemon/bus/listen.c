@@ -18,6 +18,7 @@ struct bl_listener {
         char *path;
         dev_t dev; /* what we put there: never remove another's */
         ino_t ino;
+        bool has_group;
 };
 
 static int address(const char *path, struct sockaddr_un *ret)
@@ -81,11 +82,13 @@ static int probe(const char *path)
         }
 }
 
-static int make_socket(const char *path, gid_t group, mode_t mode, struct stat *ret_st, int *ret_fd)
+static int make_socket(const char *path, gid_t group, mode_t mode, struct stat *ret_st, bool *ret_has_group,
+                       int *ret_fd)
 {
         _cleanup_free_ char *temp = NULL;
         _cleanup_close_ int fd = -1;
         struct sockaddr_un a;
+        bool has_group = true;
         struct stat st;
         int r;
 
@@ -102,37 +105,42 @@ static int make_socket(const char *path, gid_t group, mode_t mode, struct stat *
                 return -errno;
         if (bind(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
                 return -errno;
-        if ((group != BL_BUS_NO_GROUP && lchown(temp, (uid_t)-1, group) < 0) || chmod(temp, mode) < 0 ||
-            listen(fd, BACKLOG) < 0 || lstat(temp, &st) < 0 || rename(temp, path) < 0) {
+        if (group != BL_BUS_NO_GROUP && lchown(temp, (uid_t)-1, group) < 0) {
+                has_group = false;
+                mode &= ~(mode_t)077;
+        }
+        if (chmod(temp, mode) < 0 || listen(fd, BACKLOG) < 0 || lstat(temp, &st) < 0 || rename(temp, path) < 0) {
                 r = -errno;
                 (void)unlink(temp);
                 return r;
         }
         *ret_st = st;
+        *ret_has_group = has_group;
         *ret_fd = bl_take_fd(&fd);
         return 0;
 }
 
 int bl_listener_new(const char *path, gid_t group, mode_t mode, struct bl_listener **ret)
 {
-        _cleanup_(bl_listener_freep) struct bl_listener *l = calloc(1, sizeof(*l));
+        _cleanup_(bl_listener_freep) struct bl_listener *l = NULL;
         struct stat st = {};
         struct sockaddr_un a;
         int r;
 
-        if (!l)
-                return -ENOMEM;
-        l->fd = l->lock_fd = -1;
         r = address(path, &a);
         if (r < 0)
                 return r;
+        l = calloc(1, sizeof(*l));
+        if (!l)
+                return -ENOMEM;
+        l->fd = l->lock_fd = -1;
         r = take_lock(path, &l->lock_fd);
         if (r < 0)
                 return r;
         r = probe(path);
         if (r < 0)
                 return r;
-        r = make_socket(path, group, mode, &st, &l->fd);
+        r = make_socket(path, group, mode, &st, &l->has_group, &l->fd);
         if (r < 0)
                 return r;
         l->dev = st.st_dev;
@@ -165,4 +173,9 @@ struct bl_listener *bl_listener_free(struct bl_listener *l)
 int bl_listener_fd(const struct bl_listener *l)
 {
         return l->fd;
+}
+
+bool bl_listener_has_group(const struct bl_listener *l)
+{
+        return l->has_group;
 }

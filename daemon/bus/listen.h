@@ -11,20 +11,25 @@
 #ifndef BALLAST_BUS_LISTEN_H
 #define BALLAST_BUS_LISTEN_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include <ballast/cleanup.h>
 
 struct bl_listener;
 
-/* `group` BL_BUS_NO_GROUP: the group is left as it is.  The socket is
- * non-blocking.  Errors as bl_bus_new() has them. */
+/* `group` BL_BUS_NO_GROUP: the group is left as it is.  Where the kernel does
+ * not let us give the socket to the group (no CAP_CHOWN), it is for its owner
+ * only.  The socket is non-blocking.  Errors as bl_bus_new() has them. */
 int bl_listener_new(const char *path, gid_t group, mode_t mode, struct bl_listener **ret);
 
 /* Closes it and takes its file away, if that is still ours.  NULL-safe;
  * returns NULL. */
 struct bl_listener *bl_listener_free(struct bl_listener *l);
 BL_DEFINE_CLEANUP(struct bl_listener *, bl_listener_free)
+
+/* The group has it, if there was to be one. */
+bool bl_listener_has_group(const struct bl_listener *l);
 
 int bl_listener_fd(const struct bl_listener *l);
 

@@ -226,6 +226,10 @@ int bl_private_start(struct bl_bus *b, const struct bl_bus_options *o)
         r = bl_listener_new(o->socket_path, o->group, mode, &b->listener);
         if (r < 0)
                 return r;
+        if (!bl_listener_has_group(b->listener))
+                bl_bus_note(b, -EPERM,
+                            "cannot give the private socket to group '" BL_BUS_GROUP "' (that needs CAP_CHOWN); only "
+                            "root can use it");
         r = sd_event_add_defer(b->event, &b->reap_source, on_reap, b);
         if (r < 0)
                 return r;

@@ -11,6 +11,7 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/diff.h"
 #include "daemon/virt/enroll.h"
+#include "daemon/virt/xml_util.h"
 
 #define URI_DEFAULT "qemu:///system"
 
@@ -117,6 +118,51 @@ static void report(const struct ctl *c, const char *diff, const char *message, b
                        ctl_value(c, "remove") ? " --remove" : "");
 }
 
+/* libxml writes attributes in double quotes, libvirt in single ones.  Values
+ * have no '<' or '>': libxml escapes them. */
+static void quote_as_libvirt(char *xml)
+{
+        char *p, *end, *first, *last;
+
+        for (p = strchr(xml, '<'); p; p = strchr(end, '<')) {
+                end = strchr(p, '>');
+                if (!end)
+                        return;
+                while ((first = memchr(p, '"', (size_t)(end - p))) &&
+                       (last = memchr(first + 1, '"', (size_t)(end - first - 1)))) {
+                        if (!memchr(first, '\'', (size_t)(last - first)))
+                                *first = *last = '\'';
+                        p = last + 1;
+                }
+        }
+}
+
+/* Both sides of the diff in one hand: libxml orders namespaces and attributes
+ * otherwise than libvirt does, which is no change.  NULL when out of memory. */
+static char *in_one_hand(const char *xml)
+{
+        _cleanup_(bl_xml_docp) xmlDoc *doc = bl_xml_read(xml, strlen(xml));
+        xmlBuffer *b = doc ? xmlBufferCreate() : NULL;
+        char *s = NULL;
+
+        if (b && xmlNodeDump(b, doc, xmlDocGetRootElement(doc), 0, 0) >= 0)
+                s = strdup((const char *)xmlBufferContent(b));
+        if (b)
+                xmlBufferFree(b);
+        if (s)
+                quote_as_libvirt(s);
+        return s;
+}
+
+static int make_diff(const char *name, const char *xml, const char *changed, char **ret)
+{
+        _cleanup_free_ char *before = in_one_hand(xml), *after = in_one_hand(changed);
+
+        if (!before || !after)
+                return -ENOMEM;
+        return ctl_diff(name, before, after, ret);
+}
+
 #define SHOWN   VIR_DOMAIN_XML_INACTIVE
 #define WRITTEN (VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE)
 
@@ -178,7 +224,7 @@ static enum ctl_exit enroll(const struct ctl *c, virConnectPtr conn, virDomainPt
         if (r < 0)
                 return x;
         if (r > 0) {
-                r = ctl_diff(virDomainGetName(d), xml, changed, &diff);
+                r = make_diff(virDomainGetName(d), xml, changed, &diff);
                 if (r < 0) {
                         ctl_error("cannot compare the XML of %s: %s", c->args[0], strerror(-r));
                         return CTL_FAILED;
@@ -198,10 +244,11 @@ enum ctl_exit ctl_cmd_enroll(struct ctl *c)
         enum ctl_exit x;
 
         virSetErrorFunc(NULL, be_quiet);
-        conn = virConnectOpen(uri ? uri : URI_DEFAULT);
+        uri = uri ? uri : URI_DEFAULT;
+        conn = ctl_value(c, "write") ? virConnectOpen(uri) : virConnectOpenReadOnly(uri);
         if (!conn) {
-                ctl_error("cannot reach libvirt at %s: %s; is it running? (systemctl status libvirtd)",
-                          uri ? uri : URI_DEFAULT, virGetLastErrorMessage());
+                ctl_error("cannot reach libvirt at %s: %s; is it running? (systemctl status libvirtd)", uri,
+                          virGetLastErrorMessage());
                 return CTL_UNREACHABLE;
         }
         x = find_domain(conn, c->args[0], &d);

@@ -120,12 +120,12 @@ enum ctl_exit ctl_cmd_plan(struct ctl *c)
                 return x;
         if (!ctl_print_json(c, d)) {
                 state = ctl_string(d, "state");
-                printf("The host is %s%s%s; to be freed: %s, on its way: %s, beyond what guests can give: %s.\n",
-                       ctl_color(c, ctl_state_color(state)), state, ctl_color_end(c),
-                       ctl_size(d, "shortfall", shortfall, sizeof(shortfall)),
-                       ctl_size(d, "coming", coming, sizeof(coming)), ctl_size(d, "unmet", unmet, sizeof(unmet)));
+                ctl_field("Host state:", "%s%s%s", ctl_color(c, ctl_state_color(state)), state, ctl_color_end(c));
+                ctl_field("To be freed:", "%s; on its way: %s; beyond the guests: %s",
+                          ctl_size(d, "shortfall", shortfall, sizeof(shortfall)),
+                          ctl_size(d, "coming", coming, sizeof(coming)), ctl_size(d, "unmet", unmet, sizeof(unmet)));
                 if (!ctl_true(d, "acting"))
-                        puts("Ballast only observes; none of this is done until 'ballastctl act on'.");
+                        puts("Ballast only observes: none of this is done before 'ballastctl act on'.");
                 putchar('\n');
                 print_decisions(c, d);
         }

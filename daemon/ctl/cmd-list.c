@@ -13,7 +13,7 @@
 
 #define WATCH_DEFAULT (2 * BL_SEC)
 #define WATCH_MIN     (100 * BL_MSEC)
-#define WATCH_MAX     (24 * 3600 * BL_SEC)
+#define WATCH_MAX     (UINT64_C(86400) * BL_SEC)
 
 static const struct ctl_column columns[] = {
         {"TIME"},

@@ -119,7 +119,7 @@ enum ctl_exit ctl_cmd_set(struct ctl *c)
 {
         bool live = ctl_value(c, "live") != NULL, persistent = ctl_value(c, "persistent") != NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
-        struct bl_vm_settings s;
+        struct bl_vm_settings s = {0};
         enum ctl_exit x;
 
         x = parse_settings(c, &s);

@@ -22,7 +22,7 @@ const struct ctl_command ctl_commands[] = {
                 .args = "",
                 .summary = "The virtual machines and their memory",
                 .run = ctl_cmd_list,
-                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2) until interrupted"}},
+                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2)"}},
         },
         {
                 .name = "show",

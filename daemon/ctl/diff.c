@@ -10,7 +10,8 @@
 #include <ballast/cleanup.h>
 
 #define LINES_MAX 20000U
-#define CONTEXT   3U
+#define CONTEXT   ((size_t)3)
+#define HUNK_GAP  (2 * CONTEXT + 1) /* changes nearer than this share a hunk */
 
 struct line {
         const char *s;
@@ -74,7 +75,7 @@ static int compare(const struct text *a, const struct text *b, struct edit *edit
                 tail++;
         na = a->n - head - tail;
         nb = b->n - head - tail;
-        if ((na + 1) * (nb + 1) > 16 * 1024 * 1024)
+        if ((na + 1) * (nb + 1) > ((size_t)16 << 20))
                 return -EFBIG;
         table = calloc((na + 1) * (nb + 1), sizeof(*table));
         if (!table)
@@ -128,7 +129,7 @@ static void print_all(FILE *f, const struct edit *edits, size_t n)
 
                 if (edits[i].mark == ' ')
                         continue;
-                for (size_t k = i; k < n && k <= last + 2 * CONTEXT + 1; k++)
+                for (size_t k = i; k < n && k <= last + HUNK_GAP; k++)
                         if (edits[k].mark != ' ')
                                 last = k;
                 from = i > done + CONTEXT ? i - CONTEXT : done;

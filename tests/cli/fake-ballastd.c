@@ -2,6 +2,7 @@
 /*
  * fake-ballastd SOCKET [GROUP-ID]: the daemon's bus over a fake manager, for
  * the tests of ballastctl.  Writes "ready" when it serves; ends on SIGTERM.
+ * On the system bus, too, when DBUS_SYSTEM_BUS_ADDRESS names one.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -30,6 +31,7 @@ int main(int argc, char **argv)
         if (argc < 2)
                 return 2;
         o.socket_path = argv[1];
+        o.system_bus = getenv("DBUS_SYSTEM_BUS_ADDRESS") != NULL;
         if (argc > 2)
                 o.group = (gid_t)atoi(argv[2]);
         (void)sigemptyset(&set);

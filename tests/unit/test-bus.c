@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <systemd/sd-bus.h>
@@ -246,7 +248,7 @@ static void test_root(void **state)
 {
         struct world *w = *state;
 
-        assert_int_equal(run_loop(w, 5000, spawn(may_read_and_change, 0, 0, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(may_read_and_change, 0, 0, NULL, 0)), 0);
         assert_int_equal(w->manager.changes, 1);
         assert_false(w->manager.acting);
 }
@@ -258,7 +260,7 @@ static void test_supplementary_group(void **state)
 
         if (geteuid() != 0)
                 skip();
-        assert_int_equal(run_loop(w, 5000, spawn(may_only_read, NOBODY, NOBODY, groups, 3)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(may_only_read, NOBODY, NOBODY, groups, 3)), 0);
         assert_int_equal(w->manager.changes, 0);
 }
 
@@ -268,7 +270,7 @@ static void test_primary_group(void **state)
 
         if (geteuid() != 0)
                 skip();
-        assert_int_equal(run_loop(w, 5000, spawn(may_only_read, NOBODY, TEST_GROUP, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(may_only_read, NOBODY, TEST_GROUP, NULL, 0)), 0);
         assert_int_equal(w->manager.changes, 0);
 }
 
@@ -282,7 +284,7 @@ static void test_many_groups(void **state)
         for (size_t i = 0; i < 300; i++)
                 groups[i] = (gid_t)(10000 + i);
         groups[299] = TEST_GROUP;
-        assert_int_equal(run_loop(w, 5000, spawn(may_only_read, NOBODY, NOBODY, groups, 300)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(may_only_read, NOBODY, NOBODY, groups, 300)), 0);
 }
 
 static void test_stranger(void **state)
@@ -292,7 +294,7 @@ static void test_stranger(void **state)
 
         if (geteuid() != 0)
                 skip();
-        assert_int_equal(run_loop(w, 5000, spawn(may_nothing, NOBODY, NOBODY, groups, 2)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(may_nothing, NOBODY, NOBODY, groups, 2)), 0);
         assert_int_equal(w->manager.changes, 0);
         assert_int_equal(w->manager.reads, 1); /* the bus's own, at its start */
 }
@@ -361,7 +363,7 @@ static void test_calls(void **state)
 {
         struct world *w = *state;
 
-        assert_int_equal(run_loop(w, 9000, spawn(calls, 0, 0, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(calls, 0, 0, NULL, 0)), 0);
         assert_int_equal(w->manager.last_set.reservation, 11);
         assert_int_equal(w->manager.last_set.shares, 13);
         assert_true(w->manager.last_set.limit == BL_UNSET);
@@ -419,7 +421,7 @@ static void test_introspection(void **state)
 {
         struct world *w = *state;
 
-        assert_int_equal(run_loop(w, 5000, spawn(introspects, 0, 0, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(introspects, 0, 0, NULL, 0)), 0);
         assert_true(w->manager.reads <= 2); /* one document for GetAll, one at the start */
 }
 
@@ -474,7 +476,7 @@ static void test_signals(void **state)
         assert_int_equal(w->manager.changes, 1);
         w->manager.state = "soft";
         bl_bus_state_changed(w->bus, "clear", "soft");
-        assert_int_equal(run_loop(w, 9000, pid), 0);
+        assert_int_equal(run_loop(w, 20000, pid), 0);
         bl_bus_state_changed(NULL, "clear", "soft");
         bl_bus_refresh(NULL);
 }
@@ -499,7 +501,7 @@ static void test_answer_after_leaving(void **state)
 {
         struct world *w = *state;
 
-        assert_int_equal(run_loop(w, 5000, spawn(asks_and_leaves, 0, 0, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(asks_and_leaves, 0, 0, NULL, 0)), 0);
         (void)run_loop(w, 500, 0); /* the slow answers come now */
         assert_int_equal(bl_bus_n_clients(w->bus), 0);
         assert_int_equal(w->manager.n_mute, 10);
@@ -528,7 +530,7 @@ static void test_pending_is_bounded(void **state)
 {
         struct world *w = *state;
 
-        assert_int_equal(run_loop(w, 5000, spawn(asks_too_much, 0, 0, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(asks_too_much, 0, 0, NULL, 0)), 0);
         assert_int_equal(w->manager.n_mute, 128);
 }
 
@@ -537,7 +539,7 @@ static void test_pending_is_bounded(void **state)
 /* A good client is still served while `fds` do what they do. */
 static void still_serves(struct world *w)
 {
-        assert_int_equal(run_loop(w, 5000, spawn(introspects, 0, 0, NULL, 0)), 0);
+        assert_int_equal(run_loop(w, 20000, spawn(introspects, 0, 0, NULL, 0)), 0);
 }
 
 /* What the daemon does with it: true when it hangs up. */
@@ -849,6 +851,35 @@ static void test_listener(void **state)
         }
 }
 
+/* Without CAP_CHOWN the socket is for root alone, rather than not there. */
+static void test_no_chown(void **state)
+{
+        struct bl_listener *l = NULL;
+        struct stat st;
+        pid_t pid;
+        int status;
+
+        (void)state;
+        if (geteuid() != 0)
+                skip();
+        pid = fork();
+        if (pid == 0) {
+                struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+                struct __user_cap_data_struct d[2] = {0};
+
+                EXPECT(syscall(SYS_capget, &h, d) == 0);
+                d[0].effective &= ~(1U << CAP_CHOWN);
+                EXPECT(syscall(SYS_capset, &h, d) == 0);
+                EXPECT(bl_listener_new(path, TEST_GROUP, 0660, &l) == 0);
+                EXPECT(!bl_listener_has_group(l));
+                EXPECT(stat(path, &st) == 0 && (st.st_mode & 07777) == 0600);
+                l = bl_listener_free(l);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+}
+
 /* kill -9 leaves the file; the next daemon takes the place */
 static void test_killed(void **state)
 {
@@ -964,7 +995,7 @@ static int as_user_on_system_bus(struct world *w, system_fn f, uid_t uid, gid_t 
                 f(b);
                 _exit(0);
         }
-        return run_loop(w, 9000, pid);
+        return run_loop(w, 20000, pid);
 }
 
 static void may_nothing_on_system_bus(sd_bus *b)
@@ -1025,6 +1056,7 @@ int main(void)
                 cmocka_unit_test(test_access),
                 cmocka_unit_test(test_errors),
                 cmocka_unit_test(test_listener),
+                cmocka_unit_test(test_no_chown),
                 cmocka_unit_test(test_killed),
                 cmocka_unit_test(test_gate_pieces),
                 cmocka_unit_test(test_gate_bounds),
