@@ -12,6 +12,8 @@ sysconfdir ?= /etc
 libdir_ballast ?= $(prefix)/lib/ballast
 unitdir ?= $(prefix)/lib/systemd/system
 dbusdir ?= $(prefix)/share/dbus-1
+# dbus-daemon reads policies below /usr/share and /etc only, not below /usr/local
+dbusconfdir ?= $(sysconfdir)/dbus-1/system.d
 completiondir ?= $(prefix)/share/bash-completion/completions
 
 # SANITIZE=address,undefined or thread, FAULTS=1: each variant in a build
@@ -71,6 +73,7 @@ unit_bin := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(unit_src))
 sim_bin := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim/%,$(sim_src))
 bench_bin := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(bench_src))
 fuzz_bin := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(fuzz_src))
+fake_bin := $(BUILD)/tests/cli/fake-ballastd
 man_out := $(addprefix $(BUILD)/man/,$(notdir $(man_src:.scd=)))
 
 programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(if $(SANITIZE),,$(BUILD)/ballast-agent)
@@ -83,7 +86,7 @@ programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(if $(SANITIZE),,$(BUILD)/bal
 
 all: deps-check $(programs) man
 man: $(man_out)
-tests: $(unit_bin) $(sim_bin) $(bench_bin) $(if $(SANITIZE),,$(fuzz_bin))
+tests: $(unit_bin) $(sim_bin) $(bench_bin) $(fake_bin) $(if $(SANITIZE),,$(fuzz_bin))
 
 # A missing library is said in one line, with the mend, not in fifty of the compiler's.
 .PHONY: deps-check
@@ -143,6 +146,10 @@ $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(testlibs)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS) $(CTL_LIBS) -lm
 
+$(BUILD)/tests/cli/%: $(BUILD)/obj/tests/cli/%.o $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS)
+
 # libFuzzer under ASan and UBSan; sources are compiled again with its instrumentation
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(wire_src) $(wildcard include/ballast/*.h daemon/channel/*.h)
 	@mkdir -p $(@D)
@@ -183,7 +190,7 @@ check-sanitize:
 	@$(MAKE) --no-print-directory SANITIZE=thread check-run
 
 valgrind: all
-	@BUILD=$(BUILD) tests/fault/valgrind.sh
+	@BUILD=$(BUILD) tests/fault/test-valgrind.sh
 
 c_files := $(wildcard policy/*.[ch] daemon/*.[ch] daemon/*/*.[ch] guestagent/*.[ch] include/ballast/*.h \
              tests/*/*.[ch])
@@ -194,20 +201,23 @@ lint:
 	@tests/install-deps
 	@$(MAKE) --no-print-directory -k lint-format lint-sh lint-c lint-clang lint-clang-build
 lint-format:
-	clang-format --dry-run --Werror $(c_files)
+	@clang-format --dry-run --Werror $(c_files)
 lint-sh:
-	shellcheck -x $(sh_files)
+	@shellcheck -x $(sh_files)
 lint-c:
-	cppcheck --quiet --std=c17 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j2 \
-	  --suppress=missingIncludeSystem -Iinclude -I. -D_GNU_SOURCE policy daemon guestagent
+	@cppcheck --quiet --std=c17 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j2 \
+	  --suppress=missingIncludeSystem --suppress=memleak --suppress=resourceLeak -Iinclude -I. -D_GNU_SOURCE policy daemon guestagent
+# flags by way of a file: strings in -D do not survive a shell twice
 lint-clang: | deps-check
+	@mkdir -p $(BUILD)/tidy
+	@printf '%s\n' -std=gnu17 $(BASE_CPPFLAGS) -I$(CURDIR) -I$(CURDIR)/include $(DAEMON_CFLAGS) > $(BUILD)/tidy/compile_flags.txt
 	@printf '%s\n' $(policy_src) $(daemon_src) $(ctl_src) daemon/main.c $(wildcard guestagent/*.c) | \
-	  xargs -P2 -n4 sh -c 'clang-tidy --quiet "$$@" -- -std=gnu17 $(BASE_CPPFLAGS) -I. $(DAEMON_CFLAGS) 2>/dev/null' _
+	  xargs -P2 -n4 clang-tidy --quiet -p $(BUILD)/tidy 2>/dev/null
 # clang sees other things than gcc: the whole tree must be clean under both
 lint-clang-build:
 	$(MAKE) CC=clang BUILD=build-clang WERROR=1 all
 format:
-	clang-format -i $(c_files)
+	@clang-format -i $(c_files)
 
 # --- demo and benchmarks ---------------------------------------------------
 demo:
@@ -242,7 +252,7 @@ install: all
 	else mv $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new $(DESTDIR)$(sysconfdir)/ballast/ballast.conf; fi
 	$(call subst_paths,systemd/ballastd.service,$(unitdir))
 	$(call subst_paths,systemd/ballast-agent.service,$(unitdir))
-	$(INSTALL) -D -m 644 systemd/org.ballast1.conf $(DESTDIR)$(dbusdir)/system.d/org.ballast1.conf
+	$(INSTALL) -D -m 644 systemd/org.ballast1.conf $(DESTDIR)$(dbusconfdir)/org.ballast1.conf
 	$(call subst_paths,systemd/org.ballast1.service,$(dbusdir)/system-services)
 	$(INSTALL) -D -m 644 systemd/ballastctl.bash-completion $(DESTDIR)$(completiondir)/ballastctl
 	for m in $(man_out); do $(INSTALL) -D -m 644 $$m $(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/} || exit 1; done
@@ -251,7 +261,7 @@ install: all
 uninstall:
 	rm -f $(DESTDIR)$(sbindir)/ballastd $(DESTDIR)$(sbindir)/ballast-agent $(DESTDIR)$(bindir)/ballastctl \
 	  $(DESTDIR)$(unitdir)/ballastd.service $(DESTDIR)$(unitdir)/ballast-agent.service \
-	  $(DESTDIR)$(dbusdir)/system.d/org.ballast1.conf $(DESTDIR)$(dbusdir)/system-services/org.ballast1.service \
+	  $(DESTDIR)$(dbusconfdir)/org.ballast1.conf $(DESTDIR)$(dbusdir)/system-services/org.ballast1.service \
 	  $(DESTDIR)$(completiondir)/ballastctl $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
 	for m in $(notdir $(man_out)); do rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$$m; done
 

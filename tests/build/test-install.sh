@@ -12,7 +12,7 @@ fail() { echo "not ok - $*"; exit 1; }
 make -s install BUILD="$build" DESTDIR="$dir" prefix=/usr > "$dir/log" 2>&1 || { cat "$dir/log"; fail "make install"; }
 for f in usr/sbin/ballastd usr/bin/ballastctl usr/sbin/ballast-agent etc/ballast/ballast.conf \
   usr/lib/systemd/system/ballastd.service usr/lib/systemd/system/ballast-agent.service \
-  usr/share/dbus-1/system.d/org.ballast1.conf usr/share/man/man8/ballastd.8 usr/share/man/man1/ballastctl.1 \
+  etc/dbus-1/system.d/org.ballast1.conf usr/share/man/man8/ballastd.8 usr/share/man/man1/ballastctl.1 \
   usr/share/bash-completion/completions/ballastctl; do
   [ -s "$dir/$f" ] || fail "$f is missing"
 done
