@@ -82,7 +82,7 @@ void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_
         }
         wrong = contradiction(g, s);
         if (wrong) {
-                done(userdata, -EINVAL, wrong);
+                done(userdata, -ERANGE, wrong);
                 return;
         }
         if (persistent && !g->desc->persistent) {
@@ -140,11 +140,11 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
         }
         to = take ? bl_sub_sat(v.actual, bytes) : bytes;
         if (to > v.max) {
-                done(userdata, -EINVAL, "that is more than the VM's <memory>");
+                done(userdata, -ERANGE, "that is more than the VM's <memory>");
                 return;
         }
         if (to < 64 * BL_MIB) {
-                done(userdata, -EINVAL, "that leaves the VM less than 64 MiB, with which it would not live");
+                done(userdata, -ERANGE, "that leaves the VM less than 64 MiB, with which it would not live");
                 return;
         }
         hold_guest(g, BL_HOLD_MANUAL, "its balloon was set with ballastctl balloon");
@@ -152,12 +152,13 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
         if (r >= 0)
                 r = bl_balloon_set_by_hand(m->balloon, &v, to);
         if (r < 0) {
-                done(userdata, r, r == -EBUSY ? "a command to the VM is under way; try again in a moment"
-                                              : strerror(-r));
+                done(userdata, r,
+                     r == -EBUSY ? "a command to the VM is under way; try again in a moment" : strerror(-r));
                 return;
         }
-        (void)snprintf(message, sizeof message, "%s is told to go to %s, and held there; 'ballastctl release %s' ends that",
-                       g->name, bl_size_format(to, size, sizeof size), g->name);
+        (void)snprintf(message, sizeof message,
+                       "%s is told to go to %s, and held there; 'ballastctl release %s' ends that", g->name,
+                       bl_size_format(to, size, sizeof size), g->name);
         done(userdata, 0, message);
 }
 
@@ -177,7 +178,8 @@ void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn
         r = bl_manager_save(m, true);
         if (r >= 0)
                 bl_manager_note(m, g, LOG_NOTICE, BL_EV_ADMIN, hold ? "admin.hold" : "admin.release", "done", BL_UNSET,
-                                BL_UNSET, "%s %s", g ? g->name : "all automatic action", hold ? "is held" : "is released");
+                                BL_UNSET, "%s %s", g ? g->name : "all automatic action",
+                                hold ? "is held" : "is released");
         bl_tick_soon(m, 0);
         done(userdata, r, r < 0 ? "it holds now, but could not be written down for a restart" : NULL);
 }

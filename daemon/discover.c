@@ -279,7 +279,7 @@ static void on_stopped(struct bl_guest *g, int detail)
         struct bl_manager *m = g->m;
 
         bl_manager_note(m, g, LOG_INFO, BL_EV_VM, "vm.stopped", "seen", BL_UNSET, BL_UNSET, "%s %s", g->name,
-                        saved                                        ? "was saved"
+                        saved                                         ? "was saved"
                         : detail == VIR_DOMAIN_EVENT_STOPPED_MIGRATED ? "was migrated away"
                         : detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED  ? "crashed"
                                                                       : "stopped");

@@ -179,11 +179,11 @@ static json_t *events_of(struct bl_manager *m, const struct bl_guest *g)
 
                 if (g && !(e->has_vm && memcmp(e->uuid, g->uuid, BL_UUID_LEN) == 0))
                         continue;
-                json_array_append_new(
-                        events, json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:s}", "at_us", number(e->at_wall), "vm",
-                                          e->has_vm ? text(e->vm) : json_null(), "reason", e->reason, "sentence",
-                                          text(e->sentence), "from", number_or_null(e->from), "to",
-                                          number_or_null(e->to), "outcome", e->outcome));
+                json_array_append_new(events,
+                                      json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:s}", "at_us", number(e->at_wall),
+                                                "vm", e->has_vm ? text(e->vm) : json_null(), "reason", e->reason,
+                                                "sentence", text(e->sentence), "from", number_or_null(e->from), "to",
+                                                number_or_null(e->to), "outcome", e->outcome));
         }
         return events;
 }
@@ -310,8 +310,8 @@ static json_t *conflicts_document(const struct bl_manager *m)
         json_t *j = json_array();
 
         for (size_t i = 0; i < m->n_conflicts; i++)
-                json_array_append_new(j, json_pack("{s:s, s:s}", "name", m->conflicts[i].name, "what",
-                                                   m->conflicts[i].what));
+                json_array_append_new(
+                        j, json_pack("{s:s, s:s}", "name", m->conflicts[i].name, "what", m->conflicts[i].what));
         return j;
 }
 
@@ -342,11 +342,10 @@ int bl_control_status(struct bl_manager *m, json_t **ret)
         failed |= json_object_set_new(d, "held", json_boolean(bl_ledger_held(m->ledger)));
         failed |= json_object_set_new(d, "state", text(bl_state_to_string(m->state)));
         failed |= json_object_set_new(d, "since_us", number(m->state_since));
-        failed |= json_object_set_new(
-                d, "budget",
-                json_pack("{s:s, s:o, s:o, s:o, s:o}", "kind", h->budget_is_ram ? "ram" : "size", "bytes",
-                          number(h->budget), "used", number(h->used), "free", number(h->free), "growth_per_s",
-                          number(h->growth)));
+        failed |= json_object_set_new(d, "budget",
+                                      json_pack("{s:s, s:o, s:o, s:o, s:o}", "kind", h->budget_is_ram ? "ram" : "size",
+                                                "bytes", number(h->budget), "used", number(h->used), "free",
+                                                number(h->free), "growth_per_s", number(h->growth)));
         failed |= json_object_set_new(d, "marks", marks_document(&m->plan.marks));
         failed |= json_object_set_new(d, "psi",
                                       json_pack("{s:b, s:o, s:o}", "known", (int)h->psi_known, "some_us",

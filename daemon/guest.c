@@ -112,7 +112,7 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
         const struct bl_ledger_vm *record = bl_ledger_find(m->ledger, g->uuid);
         struct bl_vm vm = {0};
 
-        if (!g->desc || g->actual_at == 0)
+        if (!g->desc)
                 return false;
         memcpy(vm.uuid, g->uuid, BL_UUID_LEN);
         vm.name = g->name;
@@ -138,5 +138,5 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
         for (int i = 0; i < _BL_ENGINE_MAX; i++)
                 m->engines[i]->ops->propose(m->engines[i], &vm, &vm.offer[i]);
         *ret = vm;
-        return true;
+        return g->actual_at > 0;
 }

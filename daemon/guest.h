@@ -22,6 +22,7 @@ struct bl_manager;
 struct bl_guest_agent {
         struct bl_agent *link; /* NULL: not connected */
         bool hello;
+        bool refused; /* said already */
         char version[32];
         char kernel[64];
         usec_t connected_at;
@@ -92,7 +93,8 @@ uint64_t bl_guest_shares(const struct bl_guest *g);
 const struct bl_guest_stats *bl_guest_stats_best(const struct bl_guest *g, usec_t now);
 
 /* Fills everything but `name` by reference to the model and the offers; false:
- * not enough is known yet to show it to the policy. */
+ * not enough is known yet to show it to the policy (what libvirt described is
+ * filled in nevertheless). */
 bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret);
 
 #endif

@@ -7,7 +7,7 @@
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
 
-#define RETRY (5 * BL_SEC)
+#define RETRY         (5 * BL_SEC)
 #define REPORT_PERIOD (1 * BL_SEC)
 
 /* In the order they are tried. */
@@ -79,6 +79,11 @@ void bl_guests_connect(struct bl_guest *g)
                         bl_log(LOG_WARNING, BL_EV_VM, g->name, "agent.not-a-socket",
                                "%s of %s is no socket; its agent is not used", address.socket_path, g->name);
                 }
+                if ((r == -EACCES || r == -EPERM || r == -ENOSYS) && !g->agent.refused)
+                        bl_log(LOG_WARNING, BL_EV_VM, g->name, "agent.refused",
+                               "cannot reach the agent of %s at %s: %s; its balloon statistics are used", g->name,
+                               address.socket_path, strerror(-r));
+                g->agent.refused = r == -EACCES || r == -EPERM || r == -ENOSYS;
                 if (r < 0)
                         continue;
                 r = bl_agent_open(g->m->event, fd, &handlers, g, &g->agent.link);

@@ -153,7 +153,7 @@ static int read_targets(struct reader *rd, const json_t *o, struct bl_ledger_vm 
 
 static int read_instance(struct reader *rd, const json_t *o, struct bl_ledger_vm *v)
 {
-        uint64_t pid, start;
+        uint64_t pid = 0, start = 0;
 
         if (get_u64(rd, o, "pid", 0, &pid) < 0 || get_u64(rd, o, "start", 0, &start) < 0)
                 return -EINVAL;

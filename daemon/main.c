@@ -19,28 +19,26 @@ struct arguments {
         struct bl_override overrides[MAX_OVERRIDES];
 };
 
-static const char help_text[] =
-        "ballastd [OPTION...]\n"
-        "\n"
-        "Watches host memory and moves it between the guests of libvirt by balloon.\n"
-        "A fresh installation only observes; 'ballastctl act on' lets it act.\n"
-        "\n"
-        "  --config FILE       read FILE and FILE.d/*.conf instead of the standard places\n"
-        "  --check-config      read the configuration, say what is wrong with it, and end\n"
-        "  --connect URI       libvirt to talk to (default qemu:///system)\n"
-        "  --state-dir DIR     what must outlive a restart (default /var/lib/ballast)\n"
-        "  --runtime-dir DIR   where the control socket is (default /run/ballast)\n"
-        "  --no-system-bus     serve only the private socket\n"
-        "  --help              this text\n"
-        "  --version           the version\n"
-        "\n"
-        "Signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end ballastd\n"
-        "and leave the guests as they are.  ballastd(8) has the rest.\n";
+static const char help_text[] = "ballastd [OPTION...]\n"
+                                "\n"
+                                "Watches host memory and moves it between the guests of libvirt by balloon.\n"
+                                "A fresh installation only observes; 'ballastctl act on' lets it act.\n"
+                                "\n"
+                                "  --config FILE       read FILE and FILE.d/*.conf instead of the standard places\n"
+                                "  --check-config      read the configuration, say what is wrong with it, and end\n"
+                                "  --connect URI       libvirt to talk to (default qemu:///system)\n"
+                                "  --state-dir DIR     what must outlive a restart (default /var/lib/ballast)\n"
+                                "  --runtime-dir DIR   where the control socket is (default /run/ballast)\n"
+                                "  --no-system-bus     serve only the private socket\n"
+                                "  --help              this text\n"
+                                "  --version           the version\n"
+                                "\n"
+                                "Signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end ballastd\n"
+                                "and leave the guests as they are.  ballastd(8) has the rest.\n";
 
 static void override(struct arguments *a, const char *section, const char *key, const char *value)
 {
-        a->overrides[a->manager.n_overrides++] =
-                (struct bl_override){.section = section, .key = key, .value = value};
+        a->overrides[a->manager.n_overrides++] = (struct bl_override){.section = section, .key = key, .value = value};
 }
 
 /* 1: go on; 0: done; negative: usage error, said. */

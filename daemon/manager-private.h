@@ -61,6 +61,7 @@ struct bl_manager {
         sd_event_source *sample_timer;
         sd_event_source *psi_source;
         int psi_fd;
+        usec_t psi_at; /* when it last fired; 0: never */
         bool calibrating; /* a worker measures a VM's pages */
         struct bl_controller conflicts[BL_CONTROLLERS_MAX];
         size_t n_conflicts;

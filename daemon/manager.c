@@ -41,8 +41,8 @@ static int guest_compare(const void *key, const void *element)
 
 struct bl_guest *bl_manager_find(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN])
 {
-        struct bl_guest **p = m->n_guests ? bsearch(uuid, m->guests, m->n_guests, sizeof *m->guests, guest_compare)
-                                          : NULL;
+        struct bl_guest **p =
+                m->n_guests ? bsearch(uuid, m->guests, m->n_guests, sizeof *m->guests, guest_compare) : NULL;
 
         return p ? *p : NULL;
 }
@@ -91,8 +91,8 @@ void bl_manager_notify_status(struct bl_manager *m)
 {
         char free[32];
 
-        (void)sd_notifyf(false, "STATUS=%s, %s free of the budget, %zu VMs%s%s",
-                         bl_state_to_string(m->state), bl_size_format(m->host.free, free, sizeof free), m->n_guests,
+        (void)sd_notifyf(false, "STATUS=%s, %s free of the budget, %zu VMs%s%s", bl_state_to_string(m->state),
+                         bl_size_format(m->host.free, free, sizeof free), m->n_guests,
                          bl_manager_acting(m) ? "" : ", only observing", m->connected ? "" : ", libvirt not connected");
 }
 
@@ -195,6 +195,7 @@ int bl_control_reload(struct bl_manager *m, char **ret_message)
 static void on_connection(void *userdata, bool connected, const char *message)
 {
         struct bl_manager *m = userdata;
+        bool first = m->connected || !m->conn_error;
 
         m->connected = connected;
         free(m->conn_error);
@@ -203,6 +204,8 @@ static void on_connection(void *userdata, bool connected, const char *message)
                 bl_manager_note(m, NULL, LOG_INFO, BL_EV_LIBVIRT, "libvirt.connected", "seen", BL_UNSET, BL_UNSET,
                                 "connected to libvirt at %s", bl_conn_uri(m->conn));
                 bl_discover_all(m);
+        } else if (!first) {
+                bl_log_debug("still no connection to libvirt: %s", message ? message : "unknown reason");
         } else {
                 bl_manager_note(m, NULL, LOG_WARNING, BL_EV_LIBVIRT, "libvirt.lost", "seen", BL_UNSET, BL_UNSET,
                                 "no connection to libvirt at %s: %s; trying again", bl_conn_uri(m->conn),
@@ -228,8 +231,8 @@ static void on_overdue(void *userdata, const uint8_t key[BL_UUID_LEN], bool hung
                                 "%s does not answer libvirt; it is left alone until it does, the others go on",
                                 g->name);
         else
-                bl_manager_note(m, g, LOG_INFO, BL_EV_VM, "vm.answers", "seen", BL_UNSET, BL_UNSET,
-                                "%s answers again", g->name);
+                bl_manager_note(m, g, LOG_INFO, BL_EV_VM, "vm.answers", "seen", BL_UNSET, BL_UNSET, "%s answers again",
+                                g->name);
 }
 
 static int start_libvirt(struct bl_manager *m)

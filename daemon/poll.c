@@ -10,10 +10,10 @@
 
 /* While a balloon moves its size is worth a call each so often: QEMU's own
  * event comes at most once a second. */
-#define POLL_MOVING (200 * BL_MSEC)
+#define POLL_MOVING  (200 * BL_MSEC)
 #define POLL_PRESSED (1 * BL_SEC)
-#define POLL_REST (2 * BL_SEC)
-#define POLL_FAILED (1 * BL_SEC)
+#define POLL_REST    (2 * BL_SEC)
+#define POLL_FAILED  (1 * BL_SEC)
 
 static void rearm(struct bl_manager *m)
 {
@@ -124,11 +124,14 @@ static void recall(struct bl_guest *g, usec_t now)
         struct bl_manager *m = g->m;
         const struct bl_ledger_vm *record = NULL;
         usec_t now_wall = bl_now_wall();
+        bool known;
         char size[32];
 
+        record = bl_ledger_find(m->ledger, g->uuid);
+        known = record && record->instance.pid != 0;
         (void)bl_ledger_add(m->ledger, g->uuid, g->name, NULL);
         if (g->desc->has_instance &&
-            bl_ledger_set_instance(m->ledger, g->uuid, &g->desc->instance, g->birth, g->actual) > 0)
+            bl_ledger_set_instance(m->ledger, g->uuid, &g->desc->instance, g->birth, g->actual) > 0 && known)
                 bl_log(LOG_INFO, BL_EV_RECOVERED, g->name, "recover.void",
                        "%s started anew: what was done to it before is void", g->name);
         record = bl_ledger_find(m->ledger, g->uuid);

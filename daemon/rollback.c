@@ -78,10 +78,11 @@ static int on_step(sd_event_source *s, uint64_t usec, void *userdata)
                 /* the balloon that somebody else set is theirs */
                 if (by_hand(v))
                         (void)bl_ledger_forget_original(m->ledger, v->uuid);
-                if (bl_guest_to_vm(g, bl_now(), &vm)) {
-                        vm.name = g->name;
-                        undo_one(m, g, &vm, &left);
-                }
+                /* a VM whose balloon is not known can still get its statistics period back */
+                if (!bl_guest_to_vm(g, bl_now(), &vm) && (!g->desc || v->original != BL_UNSET))
+                        continue;
+                vm.name = g->name;
+                undo_one(m, g, &vm, &left);
         }
         if (bl_rollback_left(m) == 0) {
                 m->rolling_back = false;

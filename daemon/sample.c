@@ -14,6 +14,9 @@
 /* Looking for other controllers reads all of /proc. */
 #define CONFLICTS_EVERY (300 * BL_SEC)
 
+/* Pressure is over when no trigger has fired for so long. */
+#define PSI_OVER (30 * BL_SEC)
+
 /* A tick at once, but not more often than this, when memory falls. */
 #define TICK_AT_MOST_EVERY (20 * BL_MSEC)
 
@@ -202,8 +205,11 @@ static int on_psi(sd_event_source *s, int fd, uint32_t revents, void *userdata)
                 return 0;
         }
         bl_host_psi_fired(m->host_sensor);
-        bl_manager_note(m, NULL, LOG_NOTICE, BL_EV_STATE, "host.psi", "seen", BL_UNSET, BL_UNSET,
-                        "the kernel reports that tasks stall for want of memory");
+        /* it fires once a window while it lasts: said when it begins */
+        if (!m->psi_at || bl_now() - m->psi_at > PSI_OVER)
+                bl_manager_note(m, NULL, LOG_NOTICE, BL_EV_STATE, "host.psi", "seen", BL_UNSET, BL_UNSET,
+                                "the kernel reports that tasks stall for want of memory");
+        m->psi_at = bl_now();
         bl_sample_now(m);
         bl_tick_now(m);
         return 0;
@@ -232,8 +238,8 @@ static void watch_psi(struct bl_manager *m)
                 bl_host_psi_lost(m->host_sensor);
         }
         why = bl_host_psi_why_not(m->host_sensor);
-        bl_log(LOG_NOTICE, BL_EV_PLAIN, NULL, "psi.none", "no trigger for memory pressure: %s; memory is polled instead",
-               why ? why : strerror(-r));
+        bl_log(LOG_NOTICE, BL_EV_PLAIN, NULL, "psi.none",
+               "no trigger for memory pressure: %s; memory is polled instead", why ? why : strerror(-r));
 }
 
 void bl_sample_reconfigure(struct bl_manager *m)

@@ -379,7 +379,7 @@ int bl_wire_encode_stats(const struct bl_wire_stats *m, void *buf, size_t size)
         struct bl_wire_writer w;
 
         bl_wire_begin(&w, buf, size, BL_WIRE_STATS);
-        for (uint16_t tag = 1; tag < _BL_STAT_MAX; tag++)
-                bl_wire_put_u64(&w, tag, m->v[tag]);
+        for (unsigned tag = 1; tag < _BL_STAT_MAX; tag++)
+                bl_wire_put_u64(&w, (uint16_t)tag, m->v[tag]);
         return bl_wire_end(&w);
 }
