@@ -88,6 +88,10 @@ all: deps-check $(programs) man
 man: $(man_out)
 tests: $(unit_bin) $(sim_bin) $(bench_bin) $(fake_bin) $(if $(SANITIZE),,$(fuzz_bin))
 
+# what is run with fault points in it
+.PHONY: faults
+faults: deps-check $(BUILD)/ballastd $(addprefix $(BUILD)/tests/unit/,test-virt-conn test-ledger test-fault)
+
 # A missing library is said in one line, with the mend, not in fifty of the compiler's.
 .PHONY: deps-check
 deps-check:
@@ -181,7 +185,7 @@ check-run: all tests
 test:
 	@tests/install-deps
 	@$(MAKE) --no-print-directory -j2 all tests
-	@$(MAKE) --no-print-directory -j2 FAULTS=1 all
+	@$(MAKE) --no-print-directory -j2 FAULTS=1 faults
 	@BUILD=$(BUILD) tests/all
 
 check-sanitize:

@@ -250,7 +250,7 @@ static void sense(struct bl_guest *g, usec_t now)
         c = bl_call_new(g);
         if (!c)
                 return;
-        r = bl_domain_sense(g->m->conn, g->uuid, inst, on_sensed, c);
+        r = bl_domain_sense(g->m->conn, g->uuid, inst, is_moving(g, now), on_sensed, c);
         if (r < 0)
                 free(c);
         else

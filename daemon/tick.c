@@ -221,6 +221,9 @@ static void on_result(void *userdata, const struct bl_balloon_result *r)
         if (!g)
                 return;
         bl_watch_answered(&g->watch, r->to, answer_of(r->outcome), bl_now());
+        /* one more look has asked QEMU itself: fresher than any event */
+        if (r->found != BL_UNSET)
+                g->actual = r->found;
         reason = r->undo ? "rollback" : r->by_hand ? "balloon.by-hand" : bl_reason_to_string(g->under_way.why);
         if (r->outcome == BL_OUTCOME_DONE) {
                 bl_manager_note(m, g, LOG_INFO, BL_EV_BALLOON, reason, outcome, r->from, r->to, "%s",

@@ -396,7 +396,7 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                 /* twice the mark: the way down from there is as long as the one to soft */
                 uint64_t keep = bl_add_sat(bl_add_sat(2 * m->min_free, margin), bl_add_sat(plan->lead, z.promised));
 
-                grant_at_rest(t, bl_sub_sat(free, bl_add_sat(keep, granted)) / 2, picks);
+                grant_at_rest(t, bl_sub_sat(free, bl_add_sat(keep, granted)), picks);
         }
 
         for (size_t i = 0; i < t->n; i++)

@@ -76,6 +76,9 @@ struct bl_vm_state {
         uint64_t own; /* balloon - MemTotal at rest; BL_UNSET: not known */
         uint64_t need_rate; /* bytes/s by which what it uses has been growing */
 
+        uint64_t report_held; /* held on the host when it made its last report */
+        uint64_t held_rate; /* bytes/s by which that has been growing */
+
         uint64_t credit; /* granted and not used yet */
         uint64_t spent; /* of it, used since the last snapshot */
         uint64_t asked; /* target decided on and not seen as told yet; 0: none */

@@ -20,7 +20,7 @@
 
 /* Granted memory that has not come into use by then is idle, as memory that was never taken may be: it
  * is overcommitted again, or squeezed guests would stay squeezed on a host with plenty. */
-#define PROMISE_KEPT (5 * BL_SEC)
+#define PROMISE_KEPT (3 * BL_SEC)
 
 /* Signs of memory pressure inside a guest: pages come back from swap at this rate, or tasks wait for
  * memory for this part of the time (systemd-oomd acts from 60 %, Senpai keeps below 0.1 %). */
@@ -181,6 +181,7 @@ static void note_report(struct bl_vm_state *st, const struct bl_vm *vm)
         note_growth(st, vm, bl_max(high, st->report_high) - bl_min(low, st->report_low) < 8 * BL_STEP,
                     bl_sub_sat(s->at, st->report_at));
         st->report_at = s->at;
+        st->report_held = bl_held(vm);
         st->swap_in = s->swap_in;
         st->psi_some = s->psi_some;
 }
@@ -365,6 +366,17 @@ static void judge_honesty(struct bl_vm_state *st, const struct bl_vm *vm, const 
                 st->lying = true;
 }
 
+/* How fast the host sees it take memory; falls off within a second, so that a pause of a moment is no rest. */
+static void note_touching(struct bl_vm_state *st, uint64_t held, usec_t dt)
+{
+        uint64_t rate;
+
+        if (st->seen_at == 0 || dt < DT_MIN)
+                return;
+        rate = bl_min(bl_mul_sat(bl_sub_sat(held, st->held), BL_SEC) / dt, SPEED_MAX);
+        st->held_rate = bl_max(rate, bl_sub_sat(st->held_rate, bl_rate_times(st->held_rate, dt)));
+}
+
 void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c,
               usec_t at)
 {
@@ -389,6 +401,7 @@ void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *v
         if (bl_sub_sat(at, st->cmd_at) > PROMISE_KEPT)
                 st->credit = 0;
 
+        note_touching(st, held, bl_sub_sat(at, st->seen_at));
         st->actual = vm->actual;
         st->held = held;
         st->seen_at = at;

@@ -64,7 +64,10 @@ uint64_t bl_need_ahead(const struct bl_work *w)
         usec_t time = s->period == 0 || s->period == BL_UNSET ? BL_SEC : s->period;
 
         /* until the next report is in, and the memory has moved */
-        return bl_rate_times(w->st->need_rate, bl_clamp(time + BL_SEC, BL_SEC, 5 * BL_SEC));
+        time = bl_clamp(time + BL_SEC, BL_SEC, 5 * BL_SEC);
+        /* what it has touched since its report, the host has seen already, and much sooner */
+        return bl_max(bl_rate_times(w->st->need_rate, time),
+                      bl_add_sat(bl_sub_sat(w->st->held, w->st->report_held), bl_rate_times(w->st->held_rate, BL_SEC)));
 }
 
 /* What it lacks: the reservation above all, then what it needs by its own figures. */

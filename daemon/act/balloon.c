@@ -287,6 +287,7 @@ static int balloon_apply(struct bl_engine *e, const struct bl_vm *vm, const stru
         struct bl_balloon_request q = {
                 .from = d->from,
                 .to = clamp_target(b, vm, d->to),
+                .transit = vm->target_at && vm->target < d->from ? vm->target : 0,
                 .floor = d->floor,
                 .available = vm->stats.source == BL_STATS_NONE ? BL_UNSET : vm->stats.available,
         };

@@ -188,12 +188,18 @@ struct sense_op {
         struct bl_op op;
         bl_domain_state_fn fn;
         void *userdata;
+        bool exact;
         struct bl_domain_state state;
 };
 
 static int sense_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
 {
-        return bl_op_read_state(conn, dom, &((struct sense_op *)op)->state, ret_message);
+        struct sense_op *s = (struct sense_op *)op;
+        int r = bl_op_read_state(conn, dom, &s->state, ret_message);
+
+        if (r >= 0 && s->exact && s->state.run == BL_RUN_RUNNING && !s->state.incomplete)
+                bl_op_read_actual(dom, &s->state);
+        return r;
 }
 
 static void sense_done(struct bl_op *op, int r, const char *message)
@@ -204,7 +210,7 @@ static void sense_done(struct bl_op *op, int r, const char *message)
         free(s);
 }
 
-int bl_domain_sense(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst,
+int bl_domain_sense(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst, bool exact,
                     bl_domain_state_fn fn, void *userdata)
 {
         struct sense_op *s = calloc(1, sizeof(*s));
@@ -214,6 +220,7 @@ int bl_domain_sense(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const st
         bl_op_init(&s->op, c, uuid, inst);
         s->op.run = sense_run;
         s->op.done = sense_done;
+        s->exact = exact;
         s->fn = fn;
         s->userdata = userdata;
         return submit(&s->op);

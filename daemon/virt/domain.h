@@ -68,8 +68,10 @@ struct bl_domain_state {
 
 typedef void (*bl_domain_state_fn)(void *userdata, int r, const char *message, const struct bl_domain_state *s);
 
-/* `inst` may be NULL; else a stopped QEMU process is noticed before it is asked. */
-int bl_domain_sense(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst,
+/* `inst` may be NULL; else a stopped QEMU process is noticed before it is asked.
+ * `exact`: also asks QEMU itself for the balloon's size (a further call); otherwise
+ * it is what libvirt last heard, up to a second old while the balloon moves. */
+int bl_domain_sense(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst, bool exact,
                     bl_domain_state_fn fn, void *userdata);
 
 /* Pure: decodes what virDomainListGetStats gave.  now_wall and now are the two
@@ -108,6 +110,7 @@ struct bl_balloon_request {
         uint64_t from; /* balloon size when decided */
         uint64_t to; /* target, bytes; rounded down to KiB for libvirt */
         uint64_t tolerance; /* how far `from` may be off; shrinking only */
+        uint64_t transit; /* it is on its way down to this by our own command: found there it has not "moved"; 0: it is not */
         uint64_t floor; /* of the decision; 0: not checked */
         uint64_t available; /* MemAvailable when decided; BL_UNSET: floor is not checked */
         bool force; /* by hand: only NOT_RUNNING and INSTANCE refuse */

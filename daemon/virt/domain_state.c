@@ -136,7 +136,8 @@ enum bl_look bl_balloon_look(const struct bl_balloon_request *q, const struct bl
                 return BL_LOOK_OK;
         if (s->incomplete)
                 return BL_LOOK_BUSY;
-        if (s->current > bl_add_sat(q->from, q->tolerance) || s->current < bl_sub_sat(q->from, q->tolerance))
+        if (s->current > bl_add_sat(q->from, q->tolerance) ||
+            s->current < bl_sub_sat(q->transit ? bl_min(q->from, q->transit) : q->from, q->tolerance))
                 return BL_LOOK_MOVED;
         if (q->floor == 0 || q->available == BL_UNSET || s->stats.source == BL_STATS_NONE ||
             s->stats.available == BL_UNSET)

@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_PIDS 64
+#define MAX_PIDS  64
 #define MAX_MARKS 8
 
 static volatile sig_atomic_t ending;

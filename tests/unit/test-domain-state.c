@@ -200,6 +200,15 @@ static void test_look(void **state)
         assert_int_equal(bl_balloon_look(&q, &s, &floor), BL_LOOK_MOVED);
         s.current = q.from + 31 * BL_MIB;
         assert_int_equal(bl_balloon_look(&q, &s, &floor), BL_LOOK_OK);
+        /* on its way down to a target of ours it is where it should be; below that it is not */
+        q.transit = 700 * BL_MIB;
+        s.current = 720 * BL_MIB;
+        assert_int_equal(bl_balloon_look(&q, &s, &floor), BL_LOOK_OK);
+        s.current = 600 * BL_MIB;
+        assert_int_equal(bl_balloon_look(&q, &s, &floor), BL_LOOK_MOVED);
+        s.current = q.from + 64 * BL_MIB;
+        assert_int_equal(bl_balloon_look(&q, &s, &floor), BL_LOOK_MOVED);
+        q.transit = 0;
         /* giving is not refused for that */
         q.to = 3 * BL_GIB;
         s.current = BL_GIB;
