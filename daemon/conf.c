@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/conf.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -62,58 +63,58 @@ struct key {
 static const struct key keys[] = {
 #define KEY(section, name, type, member, low, high, initial, doc) \
         {section, name, type, offsetof(struct bl_conf, member), low, high, initial, doc}
-        KEY("daemon", "act", T_BOOL, act, 0, 1, "no",
+        KEY("Daemon", "Act", T_BOOL, act, 0, 1, "no",
             "Whether Ballast moves memory, or only says what it would do"),
-        KEY("daemon", "log_level", T_LOG_LEVEL, log_level, LOG_ERR, LOG_DEBUG, "info",
+        KEY("Daemon", "LogLevel", T_LOG_LEVEL, log_level, LOG_ERR, LOG_DEBUG, "info",
             "Least important messages that are logged"),
-        KEY("daemon", "libvirt_uri", T_STRING, libvirt_uri, 1, BL_CONF_VALUE_MAX - 1, "qemu:///system",
+        KEY("Daemon", "LibvirtURI", T_STRING, libvirt_uri, 1, BL_CONF_VALUE_MAX - 1, "qemu:///system",
             "libvirt connection whose VMs are looked after"),
-        KEY("daemon", "libvirt_run_dir", T_PATH, libvirt_run_dir, 1, BL_CONF_VALUE_MAX - 1, "/run/libvirt/qemu",
+        KEY("Daemon", "LibvirtRunDir", T_PATH, libvirt_run_dir, 1, BL_CONF_VALUE_MAX - 1, "/run/libvirt/qemu",
             "Where libvirt keeps the pid files of its VMs"),
-        KEY("daemon", "state_dir", T_PATH, state_dir, 1, BL_CONF_VALUE_MAX - 1, "/var/lib/ballast",
+        KEY("Daemon", "StateDir", T_PATH, state_dir, 1, BL_CONF_VALUE_MAX - 1, "/var/lib/ballast",
             "What must outlive a restart: the VMs' original settings"),
-        KEY("daemon", "runtime_dir", T_PATH, runtime_dir, 1, RUNTIME_DIR_MAX, "/run/ballast",
+        KEY("Daemon", "RuntimeDir", T_PATH, runtime_dir, 1, RUNTIME_DIR_MAX, "/run/ballast",
             "Where the control socket is"),
 
-        KEY("host", "budget", T_BUDGET, budget, 64 * BL_MIB, 1024 * 1024 * BL_GIB, "ram",
+        KEY("Host", "Budget", T_BUDGET, budget, 64 * BL_MIB, 1024 * 1024 * BL_GIB, "ram",
             "Memory that the host may use for its VMs"),
-        KEY("host", "psi", T_BOOL, psi, 0, 1, "yes",
+        KEY("Host", "PSI", T_BOOL, psi, 0, 1, "yes",
             "Whether the kernel's memory pressure reports are watched"),
-        KEY("host", "psi_stall", T_SPAN, psi_stall, BL_MSEC, 10 * BL_SEC, "100ms",
+        KEY("Host", "PSIStall", T_SPAN, psi_stall, BL_MSEC, 10 * BL_SEC, "100ms",
             "Stall within psi_window that counts as memory pressure"),
-        KEY("host", "psi_window", T_SPAN, psi_window, 500 * BL_MSEC, 10 * BL_SEC, "1s",
+        KEY("Host", "PSIWindow", T_SPAN, psi_window, 500 * BL_MSEC, 10 * BL_SEC, "1s",
             "Window over which stalls are summed up"),
-        KEY("host", "sample_min", T_SPAN, sample_min, 5 * BL_MSEC, BL_SEC, "20ms",
+        KEY("Host", "SampleMin", T_SPAN, sample_min, 5 * BL_MSEC, BL_SEC, "20ms",
             "Shortest time between two looks at free memory"),
-        KEY("host", "sample_max", T_SPAN, sample_max, 10 * BL_MSEC, 10 * BL_SEC, "250ms",
+        KEY("Host", "SampleMax", T_SPAN, sample_max, 10 * BL_MSEC, 10 * BL_SEC, "250ms",
             "Longest time between two looks at free memory"),
 
-        KEY("vm", "manage", T_BOOL, manage_default, 0, 1, "yes",
+        KEY("VM", "Manage", T_BOOL, manage_default, 0, 1, "yes",
             "Whether a VM that does not say is looked after"),
-        KEY("vm", "reservation", T_SIZE, default_reservation, 0, 1024 * 1024 * BL_GIB, "0",
+        KEY("VM", "Reservation", T_SIZE, default_reservation, 0, 1024 * 1024 * BL_GIB, "0",
             "Memory below which a VM that does not say is never squeezed"),
-        KEY("vm", "shares_per_mib", T_UINT, shares_per_mib, 1, 1000000, "10",
+        KEY("VM", "SharesPerMiB", T_UINT, shares_per_mib, 1, 1000000, "10",
             "Shares of a VM that does not say, for each MiB of its memory"),
-        KEY("vm", "stats_period", T_SPAN_SECONDS, stats_period, 0, 3600 * BL_SEC, "2s",
+        KEY("VM", "StatsPeriod", T_SPAN_SECONDS, stats_period, 0, 3600 * BL_SEC, "2s",
             "How often guests report their memory; 0 leaves that as it is"),
 
-        KEY("policy", "min_free", T_SIZE_OR_AUTO, policy.min_free, BL_MIB, 1024 * 1024 * BL_GIB, NULL,
+        KEY("Policy", "MinFree", T_SIZE_OR_AUTO, policy.min_free, BL_MIB, 1024 * 1024 * BL_GIB, NULL,
             "Free memory below which the host is short; all marks follow from it"),
-        KEY("policy", "idle_tax", T_RATIO, policy.idle_tax, 0, 9900, NULL,
+        KEY("Policy", "IdleTax", T_RATIO, policy.idle_tax, 0, 9900, NULL,
             "How much dearer idle memory is than used memory"),
-        KEY("policy", "guest_margin", T_SIZE, policy.guest_margin, 16 * BL_MIB, 1024 * BL_GIB, NULL,
+        KEY("Policy", "GuestMargin", T_SIZE, policy.guest_margin, 16 * BL_MIB, 1024 * BL_GIB, NULL,
             "Memory that a guest is left above what it uses, at least"),
-        KEY("policy", "guest_margin_ratio", T_RATIO, policy.guest_margin_ratio, 0, 10000, NULL,
+        KEY("Policy", "GuestMarginRatio", T_RATIO, policy.guest_margin_ratio, 0, 10000, NULL,
             "The same as a part of what it uses"),
-        KEY("policy", "dead_band", T_SIZE, policy.dead_band, BL_MIB, 1024 * BL_GIB, NULL,
+        KEY("Policy", "DeadBand", T_SIZE, policy.dead_band, BL_MIB, 1024 * BL_GIB, NULL,
             "Changes of a balloon that are not worth a command"),
-        KEY("policy", "settle", T_SPAN, policy.settle, 0, 600 * BL_SEC, NULL,
+        KEY("Policy", "Settle", T_SPAN, policy.settle, 0, 600 * BL_SEC, NULL,
             "Time after a command in which a VM is not told the opposite"),
-        KEY("policy", "stuck_after", T_SPAN, policy.stuck_after, BL_SEC, 600 * BL_SEC, NULL,
+        KEY("Policy", "StuckAfter", T_SPAN, policy.stuck_after, BL_SEC, 600 * BL_SEC, NULL,
             "A guest that does not follow for so long is stuck"),
-        KEY("policy", "retry_first", T_SPAN, policy.retry_first, BL_SEC, 3600 * BL_SEC, NULL,
+        KEY("Policy", "RetryFirst", T_SPAN, policy.retry_first, BL_SEC, 3600 * BL_SEC, NULL,
             "When a stuck guest is asked again; doubles each time"),
-        KEY("policy", "retry_max", T_SPAN, policy.retry_max, BL_SEC, 86400 * BL_SEC, NULL,
+        KEY("Policy", "RetryMax", T_SPAN, policy.retry_max, BL_SEC, 86400 * BL_SEC, NULL,
             "Longest time between two such attempts"),
 #undef KEY
 };
@@ -134,9 +135,9 @@ static const struct {
         const char *smaller;
         const char *larger;
 } ordered[] = {
-        {"host", "sample_min", "sample_max"},
-        {"host", "psi_stall", "psi_window"},
-        {"policy", "retry_first", "retry_max"},
+        {"Host", "SampleMin", "SampleMax"},
+        {"Host", "PSIStall", "PSIWindow"},
+        {"Policy", "RetryFirst", "RetryMax"},
 };
 
 /* --- one value ----------------------------------------------------------- */
@@ -398,10 +399,26 @@ static void format_default(const struct key *k, char *buf, size_t size)
         format_value(k, &d, buf, size);
 }
 
+/* Section and key names: case and underscores do not matter, so that nobody has
+ * to remember which of the two common styles this file has. */
+static bool same(const char *a, const char *b)
+{
+        for (;; a++, b++) {
+                while (*a == '_')
+                        a++;
+                while (*b == '_')
+                        b++;
+                if (tolower((unsigned char)*a) != tolower((unsigned char)*b))
+                        return false;
+                if (!*a)
+                        return true;
+        }
+}
+
 static const struct key *find_key(const char *section, const char *name)
 {
         for (size_t i = 0; i < N_KEYS; i++)
-                if (strcmp(keys[i].section, section) == 0 && strcmp(keys[i].name, name) == 0)
+                if (same(keys[i].section, section) && same(keys[i].name, name))
                         return &keys[i];
         return NULL;
 }
@@ -641,13 +658,13 @@ static void report_unknown_key(struct loading *l, const char *section, const cha
         size_t n = 0;
 
         for (size_t i = 0; i < N_KEYS; i++)
-                if (strcmp(keys[i].section, section) != 0 && strcmp(keys[i].name, name) == 0) {
+                if (!same(keys[i].section, section) && same(keys[i].name, name)) {
                         report(l, LOG_WARNING, l->line, "unknown key %s in [%s], ignoring it; it belongs in [%s]", name,
                                section, keys[i].section);
                         return;
                 }
         for (size_t i = 0; i < N_KEYS; i++)
-                if (strcmp(keys[i].section, section) == 0)
+                if (same(keys[i].section, section))
                         names[n++] = keys[i].name;
         near = bl_suggest(name, names, n);
         report(l, LOG_WARNING, l->line, "unknown key %s in [%s], ignoring it%s%s%s", name, section,
@@ -657,7 +674,7 @@ static void report_unknown_key(struct loading *l, const char *section, const cha
 static bool is_section(const char *section)
 {
         for (size_t i = 0; i < N_KEYS; i++)
-                if (strcmp(keys[i].section, section) == 0)
+                if (same(keys[i].section, section))
                         return true;
         return false;
 }

@@ -53,20 +53,26 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
         *ret = z;
 }
 
+/* Bytes to be freed until `goal` is free; `free` itself ends at 0 where more is used than the budget. */
+static uint64_t missing(const struct bl_host *h, uint64_t goal)
+{
+        return bl_add_sat(bl_sub_sat(goal, h->free), h->free == 0 ? bl_sub_sat(h->used, h->budget) : 0);
+}
+
 /* By how much the marks lead: what the host loses until the guests could have given it. */
 static uint64_t reckon_lead(const struct bl_tick *t, const struct sums *z, uint64_t goal)
 {
         const struct bl_host *h = &t->s->host;
         /* granted memory that comes into use was set aside for that, and is no sign of more to come */
-        uint64_t growth = bl_sub_sat(h->growth, t->p->spending), missing = bl_sub_sat(goal, h->free);
+        uint64_t growth = bl_sub_sat(h->growth, t->p->spending), lacking = missing(h, goal);
         usec_t time;
 
         if (growth == 0)
                 return 0;
         if (z->speed == 0)
-                time = missing > 0 ? t->c->lead_max : t->c->lead_min;
+                time = lacking > 0 ? t->c->lead_max : t->c->lead_min;
         else
-                time = bl_mul_sat(missing, BL_SEC) / z->speed;
+                time = bl_mul_sat(lacking, BL_SEC) / z->speed;
         time = bl_add_sat(time, t->p->latency + t->p->interval);
         return bl_rate_times(growth, bl_clamp(time, t->c->lead_min, t->c->lead_max));
 }
@@ -350,7 +356,7 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         if (psi)
                 plan->goal = bl_max(plan->goal, bl_add_sat(free, m->min_free / 4));
         reclaim = t->state >= BL_STATE_SOFT || lead || psi;
-        plan->shortfall = reclaim ? bl_sub_sat(plan->goal, free) : 0;
+        plan->shortfall = reclaim ? missing(h, plan->goal) : 0;
 
         spare = bl_sub_sat(free, plan->goal);
         if (c->test.no_two_phase)

@@ -19,10 +19,19 @@ static int load(struct bl_conf **ret, struct bl_conf_report *rep)
         return bl_conf_load(&(struct bl_conf_paths){.root = test_root}, ret, rep);
 }
 
+/* Keys in tests are written as in older files: low_case; the table says LowCase. */
+static bool is_key(const char *key, const char *low)
+{
+        for (; *low; low++)
+                if (*low != '_' && tolower((unsigned char)*key++) != *low)
+                        return false;
+        return *key == '\0';
+}
+
 static const char *setting(const struct bl_conf *c, const char *key, struct bl_conf_setting *s)
 {
         for (size_t i = 0; bl_conf_setting(c, i, s); i++)
-                if (strcmp(s->key, key) == 0)
+                if (is_key(s->key, key))
                         return s->value;
         fail_msg("no setting %s", key);
         return NULL;
@@ -217,18 +226,34 @@ static void expect_message(const char *text, int r, int priority, const char *ex
         assert_string_equal(rep.messages[0].text, full);
 }
 
+/* IdleTax, idle_tax, idletax: all the same, and so are sections. */
+static void test_names_in_any_style(void **state)
+{
+        static const char *const styles[] = {"[Policy]\nIdleTax=5%\n", "[policy]\nidle_tax = 5%\n",
+                                             "[POLICY]\nidletax=5%\n"};
+
+        (void)state;
+        for (size_t i = 0; i < sizeof styles / sizeof *styles; i++) {
+                _cleanup_report_ struct bl_conf_report rep = {0};
+                _cleanup_conf_ struct bl_conf *c = NULL;
+
+                test_write("/etc/ballast/ballast.conf", styles[i]);
+                assert_int_equal(load(&c, &rep), 0);
+                assert_int_equal(rep.n, 0);
+                assert_int_equal(c->policy.idle_tax, 500);
+        }
+}
+
 static void test_unknown_things_are_warned_of(void **state)
 {
         (void)state;
-        expect_message("[policy]\n\nidletax = 5%\n", 0, LOG_WARNING,
-                       ":3: unknown key idletax in [policy], ignoring it; did you mean idle_tax?");
-        expect_message("[policy]\nIdleTax = 5%\n", 0, LOG_WARNING,
-                       ":2: unknown key IdleTax in [policy], ignoring it; did you mean idle_tax?");
-        expect_message("[daemon]\nidle_tax = 5%\n", 0, LOG_WARNING,
-                       ":2: unknown key idle_tax in [daemon], ignoring it; it belongs in [policy]");
+        expect_message("[Policy]\n\nIdleTex = 5%\n", 0, LOG_WARNING,
+                       ":3: unknown key IdleTex in [Policy], ignoring it; did you mean IdleTax?");
+        expect_message("[Daemon]\nIdleTax = 5%\n", 0, LOG_WARNING,
+                       ":2: unknown key IdleTax in [Daemon], ignoring it; it belongs in [Policy]");
         expect_message("[policy]\ncolour = blue\n", 0, LOG_WARNING, ":2: unknown key colour in [policy], ignoring it");
         expect_message("[policies]\nidle_tax = 5%\nsettle = x\n", 0, LOG_WARNING,
-                       ":2: unknown section [policies], ignoring what is in it; did you mean [policy]?");
+                       ":2: unknown section [policies], ignoring what is in it; did you mean [Policy]?");
         expect_message("act = yes\n", 0, LOG_WARNING, ":1: a setting before any [section], ignoring it");
         /* tests only: never from a file */
         expect_message("[policy]\nno_floors = yes\n", 0, LOG_WARNING,
@@ -259,7 +284,7 @@ static void test_bad_values_are_errors(void **state)
         expect_message("[daemon]\nact = yes\nnonsense\n", -EINVAL, LOG_ERR,
                        ":3: is neither a [section] nor \"key = value\" nor a # comment");
         expect_message("[host]\nsample_min = 500ms\n", -EINVAL, LOG_ERR,
-                       ":2: [host] sample_min = 500ms must not be larger than sample_max = 250ms (default)");
+                       ":2: [Host] SampleMin = 500ms must not be larger than SampleMax = 250ms (default)");
 }
 
 static void test_all_messages_and_nothing_applied(void **state)
@@ -361,7 +386,7 @@ static void test_set(void **state)
         assert_string_equal(s.source, "ballastctl");
 
         assert_int_equal(bl_conf_set(c, "host", "sample_max", "10ms", "x", &message), -EINVAL);
-        assert_string_equal(message, "[host] sample_min must not be larger than sample_max");
+        assert_string_equal(message, "[Host] SampleMin must not be larger than SampleMax");
         assert_int_equal(c->sample_max, 250 * BL_MSEC);
         (void)setting(c, "sample_max", &s);
         assert_string_equal(s.source, "default");
@@ -461,7 +486,7 @@ static void test_shipped_file_has_exactly_the_keys(void **state)
         out = calloc(1, strlen(text) + 1);
         assert_non_null(out);
         for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-                if (line[0] == '#' && islower((unsigned char)line[1]) && strstr(line, " = ")) {
+                if (line[0] == '#' && isupper((unsigned char)line[1]) && strchr(line, '=')) {
                         line++;
                         settings++;
                 }
@@ -501,6 +526,7 @@ int main(void)
                 IN_ROOT(test_directories_and_dropins),
                 IN_ROOT(test_an_empty_value_is_the_default_again),
                 IN_ROOT(test_single_file),
+                IN_ROOT(test_names_in_any_style),
                 IN_ROOT(test_unknown_things_are_warned_of),
                 IN_ROOT(test_bad_values_are_errors),
                 IN_ROOT(test_all_messages_and_nothing_applied),
