@@ -226,7 +226,7 @@ format:
 # --- demo and benchmarks ---------------------------------------------------
 demo:
 	@tests/install-deps demo
-	@$(MAKE) --no-print-directory -j2 $(programs)
+	@$(MAKE) --no-print-directory -j2 $(programs) $(BUILD)/tests/bench/bench-observe
 	@BUILD=$(BUILD) tests/demo
 
 bench-react: all tests

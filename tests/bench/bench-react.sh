@@ -18,7 +18,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 BUILD=$(cd "${BUILD:-$here/../build}" && pwd)
-export BUILD
+export BUILD AGENT=$BUILD/ballast-agent
 # shellcheck source=tests/vm/lib.sh
 . "$here/vm/lib.sh"
 # shellcheck source=tests/vm/lib-ballast.sh
@@ -150,6 +150,8 @@ for ((i = 1; i <= runs; i++)); do
   vm_cmd need 'free need' > /dev/null
 
   # --- 512 MiB wanted at once: the budget is cut while the guests are at rest ---
+  ctl act off > /dev/null
+  set_budget 8G
   reset
   # minFree is 6 % of a budget below 4 GiB and the goal a sixteenth above that
   cut=$(awk -v u="$(used)" -v m="$move" 'BEGIN { printf "%.0f", (u - m * 1.06) / (1 - 0.06 * 17 / 16) }')

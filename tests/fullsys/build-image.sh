@@ -52,7 +52,9 @@ fetch_kernel() {
   rm -rf "$tmp"
   mkdir -p "$tmp"
   # -o: the download must not fail because user _apt cannot write here
-  (cd "$tmp" && apt-get -q -o APT::Sandbox::User=root download "$package") >&2
+  fetch() { (cd "$tmp" && apt-get -q -o APT::Sandbox::User=root download "$package") >&2; }
+  # an old list names a version that the archive has no more
+  fetch || { apt-get update -q >&2 && fetch; }
   # documentation and drivers of things that QEMU has not got stay in the package
   dpkg-deb --fsys-tarfile "$tmp/$package"_*.deb | tar -x -C "$tmp" --wildcards \
     './boot/vmlinuz-*' './lib/modules/*/modules.*' './lib/modules/*/kernel/drivers/virtio' \

@@ -49,7 +49,9 @@ fetch_kernel() {
   rm -rf "$tmp"
   mkdir -p "$tmp/root"
   # -o: the download must not fail because user _apt cannot write here
-  (cd "$tmp" && apt-get -q -o APT::Sandbox::User=root download "$package") >&2
+  fetch() { (cd "$tmp" && apt-get -q -o APT::Sandbox::User=root download "$package") >&2; }
+  # an old list names a version that the archive has no more
+  fetch || { apt-get update -q >&2 && fetch; }
   dpkg-deb -x "$tmp/$package"_*.deb "$tmp/root"
   mv "$tmp"/root/boot/vmlinuz-* "$tmp/vmlinuz"
   mv "$tmp"/root/lib/modules/*/kernel "$tmp/modules"
