@@ -43,7 +43,7 @@ fetch_kernel() {
   local package=${VM_KERNEL_PACKAGE:-} tmp=$out/kernel.tmp
   [[ -e $out/kernel/done ]] && return
   if [[ -z $package ]]; then
-    package=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+    package=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && !n++ { print $2 }')
   fi
   [[ -n $package ]] || die "apt knows no linux-image-cloud-amd64 (apt-get update?)"
   rm -rf "$tmp"
