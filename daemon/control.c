@@ -112,10 +112,56 @@ void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_
 
 /* --- balloon, hold, release -------------------------------------------------- */
 
-static void hold_guest(struct bl_guest *g, enum bl_hold hold, const char *why)
+static int hold_guest(struct bl_guest *g, enum bl_hold hold, const char *why)
 {
-        (void)bl_ledger_add(g->m->ledger, g->uuid, g->name, NULL);
-        (void)bl_ledger_set_hold(g->m->ledger, g->uuid, hold, why, bl_now_wall());
+        int r = bl_ledger_add(g->m->ledger, g->uuid, g->name, NULL);
+
+        return r < 0 ? r : bl_ledger_set_hold(g->m->ledger, g->uuid, hold, why, bl_now_wall());
+}
+
+/* Why a command by hand would come to nothing now; NULL: it would not. */
+static const char *no_command_now(struct bl_manager *m, const struct bl_vm *v, int *ret_r)
+{
+        *ret_r = -EBUSY;
+        if (bl_rollback_running(m))
+                return "a rollback is running and would undo it; 'ballastctl status' shows how far it is";
+        if (v->in_flight)
+                return "a command to the VM is under way; try again in a moment";
+        *ret_r = -ENOTCONN;
+        if (!m->connected)
+                return "libvirt is not connected; try again when it is";
+        *ret_r = -EHOSTDOWN;
+        if (v->hung)
+                return "the VM does not answer libvirt";
+        *ret_r = -ESTALE;
+        if (v->run != BL_RUN_RUNNING)
+                return "the VM is paused or being migrated; its balloon cannot move now";
+        *ret_r = 0;
+        return NULL;
+}
+
+/* Held first, so that no tick and no later daemon takes it back; not held for
+ * a command that was not given. */
+static int command_by_hand(struct bl_guest *g, const struct bl_vm *v, uint64_t to)
+{
+        struct bl_manager *m = g->m;
+        const struct bl_ledger_vm *record = bl_ledger_find(m->ledger, g->uuid);
+        enum bl_hold was = record ? record->hold : BL_HOLD_NONE;
+        _cleanup_free_ char *why = record && record->hold_reason ? strdup(record->hold_reason) : NULL;
+        int r = 0;
+
+        /* one that "ballastctl hold" made outlives the VM's process, and is not weakened */
+        if (was != BL_HOLD_ADMIN)
+                r = hold_guest(g, BL_HOLD_MANUAL, "its balloon was set with ballastctl balloon");
+        if (r >= 0)
+                r = bl_manager_save(m, true);
+        if (r >= 0)
+                r = bl_balloon_set_by_hand(m->balloon, v, to);
+        if (r < 0 && was != BL_HOLD_ADMIN) {
+                (void)hold_guest(g, was, why);
+                (void)bl_manager_save(m, true);
+        }
+        return r;
 }
 
 void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bool take, bl_done_fn done,
@@ -124,6 +170,7 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
         struct bl_guest *g = find_or_say(m, vm, done, userdata);
         struct bl_vm v;
         char size[32], message[200];
+        const char *why_not;
         uint64_t to;
         int r;
 
@@ -135,7 +182,9 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
         }
         v.name = g->name;
         if (v.no_reclaim != BL_RECLAIM_OK) {
-                done(userdata, -EOPNOTSUPP, bl_no_reclaim_to_string(v.no_reclaim));
+                (void)snprintf(message, sizeof message, "%s cannot give memory back: %s", g->name,
+                               bl_no_reclaim_explain(v.no_reclaim));
+                done(userdata, -EOPNOTSUPP, message);
                 return;
         }
         to = take ? bl_sub_sat(v.actual, bytes) : bytes;
@@ -147,13 +196,11 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
                 done(userdata, -ERANGE, "that leaves the VM less than 64 MiB, with which it would not live");
                 return;
         }
-        hold_guest(g, BL_HOLD_MANUAL, "its balloon was set with ballastctl balloon");
-        r = bl_manager_save(m, true);
-        if (r >= 0)
-                r = bl_balloon_set_by_hand(m->balloon, &v, to);
+        why_not = no_command_now(m, &v, &r);
+        if (!why_not)
+                r = command_by_hand(g, &v, to);
         if (r < 0) {
-                done(userdata, r,
-                     r == -EBUSY ? "a command to the VM is under way; try again in a moment" : strerror(-r));
+                done(userdata, r, why_not ? why_not : strerror(-r));
                 return;
         }
         (void)snprintf(message, sizeof message,
@@ -165,13 +212,17 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
 void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata)
 {
         struct bl_guest *g = NULL;
-        int r;
+        int r = 0;
 
         if (vm && *vm) {
                 g = find_or_say(m, vm, done, userdata);
                 if (!g)
                         return;
-                hold_guest(g, hold ? BL_HOLD_ADMIN : BL_HOLD_NONE, hold ? "ballastctl hold" : NULL);
+                r = hold_guest(g, hold ? BL_HOLD_ADMIN : BL_HOLD_NONE, hold ? "ballastctl hold" : NULL);
+                if (r < 0) {
+                        done(userdata, r, NULL);
+                        return;
+                }
         } else {
                 bl_ledger_set_held(m->ledger, hold);
         }
@@ -180,32 +231,43 @@ void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn
                 bl_manager_note(m, g, LOG_NOTICE, BL_EV_ADMIN, hold ? "admin.hold" : "admin.release", "done", BL_UNSET,
                                 BL_UNSET, "%s %s", g ? g->name : "all automatic action",
                                 hold ? "is held" : "is released");
+        bl_manager_notify_status(m);
         bl_tick_soon(m, 0);
-        done(userdata, r, r < 0 ? "it holds now, but could not be written down for a restart" : NULL);
+        done(userdata, r, r < 0 ? "it is so now, but could not be written down for a restart" : NULL);
 }
 
 void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata)
 {
+        enum bl_ledger_rollback rollback = bl_ledger_rollback(m->ledger);
+        size_t left = rollback == BL_ROLLBACK_RUNNING ? bl_rollback_left(m) : 0;
+        char message[160] = "";
         int r;
 
-        if (on && m->rolling_back) {
-                done(userdata, -EBUSY, "a rollback is running; 'ballastctl status' shows how far it is");
-                return;
-        }
         bl_ledger_set_act(m->ledger, on);
-        if (on)
+        if (on) {
                 bl_ledger_trust(m->ledger);
-        r = bl_manager_save(m, true);
-        if (on && m->rolled_back) {
-                m->rolled_back = false;
-                for (size_t i = 0; i < m->n_guests; i++)
-                        bl_discover_describe(m->guests[i]); /* statistics on again */
+                bl_rollback_end(m);
         }
+        r = bl_manager_save(m, true);
+        for (size_t i = 0; i < m->n_guests && on && rollback != BL_ROLLBACK_NONE; i++)
+                bl_discover_describe(m->guests[i]); /* statistics on again */
+        if (on && bl_ledger_held(m->ledger))
+                (void)snprintf(message, sizeof message,
+                               "Ballast may act, but all automatic action is on hold: 'ballastctl release' ends that");
+        else if (on && left > 0)
+                (void)snprintf(message, sizeof message,
+                               "Ballast acts from now on; the rollback ends with %zu VMs not put back", left);
         bl_manager_note(m, NULL, LOG_NOTICE, BL_EV_ADMIN, on ? "admin.act-on" : "admin.act-off", "done", BL_UNSET,
-                        BL_UNSET, on ? "Ballast acts now" : "Ballast only observes now; the guests stay as they are");
+                        BL_UNSET, "%s",
+                        *message ? message
+                        : on     ? "Ballast acts now"
+                                 : "Ballast only observes now; the guests stay as they are");
         bl_manager_notify_status(m);
         bl_tick_soon(m, 0);
-        done(userdata, r, r < 0 ? "it is so now, but could not be written down for a restart" : NULL);
+        done(userdata, r,
+             r < 0      ? "it is so now, but could not be written down for a restart"
+             : *message ? message
+                        : NULL);
 }
 
 void bl_control_rollback(struct bl_manager *m, bl_done_fn done, void *userdata)

@@ -40,19 +40,20 @@ typedef void (*bl_done_fn)(void *userdata, int r, const char *message);
  *  totals: {max, actual, resident, taken},
  *  conflicts: [ {name, what} ],     other controllers at work, sentences
  *  warnings: [ "..." ],             configuration and sensing, sentences
- *  rollback: {running, vms_left}}
+ *  rollback: {running, done, vms_left}}  done: nothing is touched until `act on`
  */
 int bl_control_status(struct bl_manager *m, json_t **ret);
 
 /*
  * {schema, vms: [ {name, uuid, pid, run: "running"|"paused"|"migrating",
- *   managed, hold: "none"|"hand"|"admin"|"manual", reclaimable: bool, why_not,
- *   max, limit, reservation, shares, actual, target, original, resident, overhead,
- *   floor, want, speed, stuck, lying, hung, oom_deflates,
+ *   managed, hold: "none"|"hand"|"admin"|"manual", hold_reason, reclaimable: bool, why_not,
+ *   settings_error, max, limit, reservation, shares, actual, target, original, resident, overhead,
+ *   shared_saved, floor, want, speed, stuck, lying, hung, oom_deflates,
  *   stats: {source: "none"|"balloon"|"agent", age_us, total, available, unused, caches,
  *           swap_total, swap_free, swap_in, swap_out, major_faults, psi_some_us}  (missing: null),
  *   agent: null | {version, kernel, connected_us},
- *   decision: {reason, sentence, act, from, to}} ]}
+ *   decision: null | {reason, sentence, act, from, to}} ]}
+ * A figure that is not known (yet) is null.
  */
 int bl_control_list(struct bl_manager *m, json_t **ret);
 
@@ -63,7 +64,7 @@ int bl_control_show(struct bl_manager *m, const char *vm, json_t **ret);
 int bl_control_plan(struct bl_manager *m, json_t **ret);
 
 /* {schema, events: [{at_us, vm|null, reason, sentence, from, to, outcome: "done"|"failed"|"not-acting"|...}]}
- * newest last; vm NULL: all.  -ENOENT. */
+ * newest last; vm NULL: all.  A VM that stopped is found while the history has something of it.  -ENOENT. */
 int bl_control_explain(struct bl_manager *m, const char *vm, json_t **ret);
 
 /* {schema, settings: [{section, key, value, source: "default"|"FILE:LINE"|"ballastctl"}]} */
@@ -96,7 +97,8 @@ void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userda
  * has begun, status tells of its progress. */
 void bl_control_rollback(struct bl_manager *m, bl_done_fn done, void *userdata);
 
-/* As SIGHUP does: -EINVAL with the message keeps the old configuration. */
+/* As SIGHUP does: -EINVAL with the message keeps the old configuration.  0 may
+ * come with one, too: what takes a restart. */
 int bl_control_reload(struct bl_manager *m, char **ret_message);
 
 #endif

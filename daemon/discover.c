@@ -8,6 +8,12 @@
 #include "daemon/util/clock.h"
 #include "daemon/util/size.h"
 
+/* After libvirt did not list its VMs. */
+#define LIST_RETRY (1 * BL_SEC)
+
+/* How often a VM's process is looked for before it is taken to have none. */
+#define LOOK_FOR_PROCESS 5
+
 static struct bl_guest *add_guest(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN], const char *name)
 {
         struct bl_guest *g = bl_manager_find(m, uuid);
@@ -56,7 +62,7 @@ void bl_discover_forget(struct bl_guest *g, enum bl_departure how)
 static void on_period(void *userdata, int r, const char *message)
 {
         struct bl_call *c = userdata;
-        struct bl_guest *g = bl_manager_find(c->m, c->uuid);
+        struct bl_guest *g = bl_call_guest(c);
 
         if (g && r < 0 && r != -ECANCELED && r != -ENOTCONN && r != -ENOENT)
                 bl_log(LOG_WARNING, BL_EV_PLAIN, g->name, "stats.period",
@@ -65,16 +71,36 @@ static void on_period(void *userdata, int r, const char *message)
         free(c);
 }
 
-/* Statistics are off until somebody sets a period: we do, live, and remember what it was. */
-static void set_period(struct bl_guest *g)
+/* A VM that is not looked after (any more) has the period that it had. */
+static void put_period_back(struct bl_guest *g)
+{
+        const struct bl_ledger_vm *record = bl_ledger_find(g->m->ledger, g->uuid);
+
+        if (!record || record->original_period < 0)
+                return;
+        if (bl_balloon_undo_period(g->m->balloon, g->uuid) >= 0)
+                g->desc->live.stats_period = (unsigned)record->original_period;
+        else
+                g->describe_due = true;
+}
+
+/* Statistics are off until somebody sets a period: we do, live, and remember
+ * what it was.  Not before the ledger was told which process this is (poll.c),
+ * or that would void the record. */
+void bl_discover_period(struct bl_guest *g)
 {
         unsigned want = (unsigned)((g->m->conf->stats_period + BL_SEC - 1) / BL_SEC);
         unsigned now = g->desc->live.stats_period;
         struct bl_call *c;
         int r;
 
-        if (want == 0 || now == want || !g->desc->live.balloon || !bl_guest_managed(g) || g->m->rolling_back ||
-            g->m->rolled_back)
+        if (!g->watching || !g->desc->live.balloon || bl_ledger_rollback(g->m->ledger) != BL_ROLLBACK_NONE)
+                return;
+        if (want == 0 || !bl_guest_managed(g)) {
+                put_period_back(g);
+                return;
+        }
+        if (now == want)
                 return;
         c = bl_call_new(g);
         if (!c)
@@ -84,6 +110,9 @@ static void set_period(struct bl_guest *g)
                 free(c);
         else
                 g->desc->live.stats_period = want;
+        /* the one before has not been answered */
+        if (r == -EBUSY)
+                g->describe_due = true;
 }
 
 static void say_what_it_is(struct bl_guest *g, const struct bl_domain_desc *before)
@@ -93,7 +122,7 @@ static void say_what_it_is(struct bl_guest *g, const struct bl_domain_desc *befo
 
         if (why != BL_RECLAIM_OK && (!before || bl_domain_info_no_reclaim(&before->live) != why))
                 bl_manager_note(g->m, g, LOG_NOTICE, BL_EV_NOT_RECLAIMABLE, "vm.not-reclaimable", "seen", BL_UNSET,
-                                BL_UNSET, "%s cannot give memory back: %s", g->name, bl_no_reclaim_to_string(why));
+                                BL_UNSET, "%s cannot give memory back: %s", g->name, bl_no_reclaim_explain(why));
         if (error && (!before || !before->live.metadata_error || strcmp(before->live.metadata_error, error) != 0))
                 bl_manager_note(g->m, g, LOG_WARNING, BL_EV_CONFIG, "vm.metadata", "seen", BL_UNSET, BL_UNSET,
                                 "the settings in the metadata of %s are not used, and it is left alone: %s", g->name,
@@ -124,9 +153,13 @@ static void begin_instance(struct bl_guest *g)
         g->target_at = 0;
         g->oom_deflate = false;
         g->watching = false;
+        g->restoring = false;
         g->agent.link = bl_agent_free(g->agent.link);
+        g->agent.hello = g->agent.refused = false;
         g->agent.retry_at = 0;
         bl_watch_init(&g->watch, &t, 0);
+        if (g->run == BL_RUN_PAUSED)
+                bl_watch_life(&g->watch, BL_WATCH_LIFE_PAUSED, bl_now());
         if (inst) {
                 g->booted_at = bl_instance_started_at(inst);
                 r = bl_resident_open(g->m->options.root, inst->pid, inst->start, &g->resident);
@@ -142,6 +175,25 @@ static void begin_instance(struct bl_guest *g)
         bl_sample_host_mem(g, bl_now());
 }
 
+static void take_name(struct bl_guest *g)
+{
+        char *name = strcmp(g->name, g->desc->live.name) == 0 ? NULL : strdup(g->desc->live.name);
+
+        if (!name)
+                return;
+        free(g->name);
+        g->name = name;
+}
+
+/* Reading it failed once (sample.c), or opening it did. */
+static void count_again(struct bl_guest *g)
+{
+        const struct bl_instance *inst = &g->desc->instance;
+
+        if (!g->resident && g->desc->has_instance)
+                (void)bl_resident_open(g->m->options.root, inst->pid, inst->start, &g->resident);
+}
+
 static bool same_process(const struct bl_domain_desc *a, const struct bl_domain_desc *b)
 {
         return a && a->has_instance == b->has_instance &&
@@ -151,19 +203,24 @@ static bool same_process(const struct bl_domain_desc *a, const struct bl_domain_
 static void on_described(void *userdata, int r, const char *message, struct bl_domain_desc *d)
 {
         struct bl_call *c = userdata;
-        struct bl_guest *g = bl_manager_find(c->m, c->uuid);
+        struct bl_guest *g = bl_call_guest(c);
         _cleanup_(bl_domain_desc_freep) struct bl_domain_desc *before = NULL, *now = d;
 
         free(c);
         if (!g)
                 return;
         g->describing = false;
+        /* off, or not there: that it is undefined, an event says */
         if (r == -ENOENT || (r >= 0 && now->live.id < 0)) {
-                bl_discover_forget(g, r == -ENOENT ? BL_DEPARTURE_GONE : BL_DEPARTURE_OFF);
+                bl_discover_forget(g, BL_DEPARTURE_OFF);
                 return;
         }
         if (r < 0) {
-                if (r != -ECANCELED && r != -ENOTCONN)
+                bool said = g->describe_failed;
+
+                g->describe_due = true;
+                g->describe_failed = r != -ECANCELED && r != -ENOTCONN;
+                if (g->describe_failed && !said)
                         bl_log(LOG_WARNING, BL_EV_VM, g->name, "vm.not-described",
                                "libvirt does not say what %s is, trying again: %s", g->name,
                                message ? message : strerror(-r));
@@ -171,15 +228,21 @@ static void on_described(void *userdata, int r, const char *message, struct bl_d
         }
         before = BL_TAKE(g->desc);
         g->desc = BL_TAKE(now);
+        g->describe_failed = false;
+        take_name(g);
+        /* its file may be a moment behind libvirt's event */
+        g->looked_for_process = g->desc->has_instance ? 0 : g->looked_for_process + 1;
+        g->describe_due = !g->desc->has_instance && g->looked_for_process < LOOK_FOR_PROCESS;
         if (!same_process(before, g->desc)) {
                 begin_instance(g);
         } else {
                 struct bl_watch_traits t = traits_of(g->desc);
 
                 bl_watch_traits_set(&g->watch, &t);
+                count_again(g);
         }
         say_what_it_is(g, before);
-        set_period(g);
+        bl_discover_period(g);
         bl_guests_connect(g);
         bl_poll_soon(g, 0);
         if (g->describe_again) {
@@ -196,16 +259,25 @@ void bl_discover_describe(struct bl_guest *g)
                 g->describe_again = true;
                 return;
         }
+        g->describe_due = true;
         c = bl_call_new(g);
         if (!c)
                 return;
-        if (bl_domain_describe(g->m->conn, g->uuid, g->m->conf->libvirt_run_dir, on_described, c) < 0)
-                free(c); /* poll.c asks again */
-        else
-                g->describing = true;
+        if (bl_domain_describe(g->m->conn, g->uuid, g->m->conf->libvirt_run_dir, on_described, c) < 0) {
+                free(c);
+                return;
+        }
+        g->describing = true;
+        g->describe_due = false;
 }
 
 /* --- which VMs there are ------------------------------------------------- */
+
+static void list_later(struct bl_manager *m, usec_t in)
+{
+        m->list_at = bl_now() + in;
+        bl_poll_rearm(m);
+}
 
 static void on_list(void *userdata, int r, const char *message, const struct bl_domain_ref *refs, size_t n)
 {
@@ -216,10 +288,13 @@ static void on_list(void *userdata, int r, const char *message, const struct bl_
                 if (r != -ECANCELED && r != -ENOTCONN)
                         bl_log(LOG_WARNING, BL_EV_LIBVIRT, NULL, "libvirt.list", "libvirt does not list the VMs: %s",
                                message ? message : strerror(-r));
-                return; /* the next connect lists again */
+                /* the connection of before may have been asked, and another be there by now */
+                if (m->connected)
+                        list_later(m, m->list_again ? 0 : LIST_RETRY);
+                m->list_again = false;
+                return;
         }
-        for (size_t i = 0; i < m->n_guests; i++)
-                m->guests[i]->seen = false;
+        m->listed = true;
         for (size_t i = 0; i < n; i++) {
                 struct bl_guest *g = add_guest(m, refs[i].uuid, refs[i].name);
 
@@ -232,7 +307,8 @@ static void on_list(void *userdata, int r, const char *message, const struct bl_
                 if (!m->guests[i]->seen) {
                         bl_manager_note(m, m->guests[i], LOG_INFO, BL_EV_VM, "vm.gone", "seen", BL_UNSET, BL_UNSET,
                                         "%s ended while libvirt was away", m->guests[i]->name);
-                        bl_discover_forget(m->guests[i], BL_DEPARTURE_OFF);
+                        /* it may have been saved, balloon included */
+                        bl_discover_forget(m->guests[i], BL_DEPARTURE_SAVED);
                 }
         if (m->list_again) {
                 m->list_again = false;
@@ -242,10 +318,17 @@ static void on_list(void *userdata, int r, const char *message, const struct bl_
 
 void bl_discover_all(struct bl_manager *m)
 {
-        if (m->listing)
+        if (m->listing) {
                 m->list_again = true;
-        else
-                m->listing = bl_domain_list(m->conn, on_list, m) >= 0;
+                return;
+        }
+        /* one that starts while libvirt makes the list is not in it */
+        for (size_t i = 0; i < m->n_guests; i++)
+                m->guests[i]->seen = false;
+        m->list_at = 0;
+        m->listing = bl_domain_list(m->conn, on_list, m) >= 0;
+        if (!m->listing)
+                list_later(m, LIST_RETRY);
 }
 
 /* --- events -------------------------------------------------------------- */
@@ -256,6 +339,8 @@ static void on_started(struct bl_manager *m, const struct bl_virt_event *ev)
 
         if (!g)
                 return;
+        g->seen = true;
+        g->looked_for_process = 0;
         switch (ev->detail) {
         case VIR_DOMAIN_EVENT_STARTED_BOOTED:
                 g->birth = BL_BIRTH_BOOTED;
@@ -276,6 +361,8 @@ static void on_started(struct bl_manager *m, const struct bl_virt_event *ev)
 static void on_stopped(struct bl_guest *g, int detail)
 {
         bool saved = detail == VIR_DOMAIN_EVENT_STOPPED_SAVED;
+        /* a snapshot that it goes back to may have its balloon as we left it; the ledger judges that */
+        bool kept = saved || detail == VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT;
         struct bl_manager *m = g->m;
 
         bl_manager_note(m, g, LOG_INFO, BL_EV_VM, "vm.stopped", "seen", BL_UNSET, BL_UNSET, "%s %s", g->name,
@@ -283,7 +370,7 @@ static void on_stopped(struct bl_guest *g, int detail)
                         : detail == VIR_DOMAIN_EVENT_STOPPED_MIGRATED ? "was migrated away"
                         : detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED  ? "crashed"
                                                                       : "stopped");
-        bl_discover_forget(g, saved ? BL_DEPARTURE_SAVED : BL_DEPARTURE_OFF);
+        bl_discover_forget(g, kept ? BL_DEPARTURE_SAVED : BL_DEPARTURE_OFF);
 }
 
 static void on_reset(struct bl_guest *g)
@@ -298,7 +385,7 @@ static void on_reset(struct bl_guest *g)
         bl_poll_soon(g, 0);
 }
 
-static void set_run(struct bl_guest *g, enum bl_vm_run run)
+void bl_discover_run(struct bl_guest *g, enum bl_vm_run run)
 {
         if (g->run == run)
                 return;
@@ -316,17 +403,23 @@ void bl_discover_event(struct bl_manager *m, const struct bl_virt_event *ev)
                 on_started(m, ev);
                 return;
         }
-        if (!g)
+        if (!g) {
+                /* whoever defines it again does not mean the old one's hold; a new name is no new VM */
+                if (ev->kind == BL_VIRT_UNDEFINED && ev->detail == VIR_DOMAIN_EVENT_UNDEFINED_REMOVED) {
+                        bl_ledger_gone(m->ledger, ev->uuid, false);
+                        (void)bl_manager_save(m, false);
+                }
                 return;
+        }
         switch (ev->kind) {
         case BL_VIRT_STOPPED:
                 on_stopped(g, ev->detail);
                 break;
         case BL_VIRT_SUSPENDED:
-                set_run(g, BL_RUN_PAUSED);
+                bl_discover_run(g, BL_RUN_PAUSED);
                 break;
         case BL_VIRT_RESUMED:
-                set_run(g, BL_RUN_RUNNING);
+                bl_discover_run(g, BL_RUN_RUNNING);
                 break;
         case BL_VIRT_REBOOT:
                 on_reset(g);

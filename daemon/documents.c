@@ -6,6 +6,7 @@
 #include "daemon/control.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
+#include "daemon/util/utf8.h"
 
 /* JSON has no 64-bit unsigned; nothing here comes near 2^63, but a guest's
  * claims may: those are cut there. */
@@ -19,12 +20,20 @@ static json_t *number_or_null(uint64_t v)
         return v == BL_UNSET ? json_null() : number(v);
 }
 
-/* Guests and other people choose names: what is no UTF-8 must not spoil the document. */
+/* Guests and other people choose names, and a sentence may be cut within a
+ * character: what is no UTF-8 must not spoil the document. */
 static json_t *text(const char *s)
 {
+        _cleanup_free_ char *clean = NULL;
         json_t *j = json_string(s ? s : "");
 
-        return j ? j : json_string("?");
+        if (j)
+                return j;
+        clean = strdup(s ? s : "");
+        if (!clean)
+                return NULL;
+        bl_utf8_clean(clean);
+        return json_string(clean);
 }
 
 static json_t *text_or_null(const char *s)
@@ -121,6 +130,7 @@ json_t *bl_document_vm(struct bl_guest *g)
 {
         const struct bl_ledger_vm *record = bl_ledger_find(g->m->ledger, g->uuid);
         enum bl_no_reclaim why = g->desc ? bl_domain_info_no_reclaim(&g->desc->live) : BL_RECLAIM_OK;
+        uint64_t actual = g->actual_at ? g->actual : BL_UNSET;
         usec_t now = bl_now();
         json_t *j = json_object();
 
@@ -138,8 +148,8 @@ json_t *bl_document_vm(struct bl_guest *g)
         json_object_set_new(j, "limit", number(bl_guest_limit(g)));
         json_object_set_new(j, "reservation", number(g->desc ? bl_guest_reservation(g) : 0));
         json_object_set_new(j, "shares", number(bl_guest_shares(g)));
-        json_object_set_new(j, "actual", number(g->actual));
-        json_object_set_new(j, "target", number(g->target_at ? g->target : g->actual));
+        json_object_set_new(j, "actual", number_or_null(actual));
+        json_object_set_new(j, "target", number_or_null(g->target_at ? g->target : actual));
         json_object_set_new(j, "original", record ? number_or_null(record->original) : json_null());
         json_object_set_new(j, "resident", number(bl_proc_mem_resident(&g->mem)));
         json_object_set_new(j, "overhead", number(g->overhead));
@@ -170,14 +180,15 @@ int bl_control_list(struct bl_manager *m, json_t **ret)
 
 /* --- history --------------------------------------------------------------- */
 
-static json_t *events_of(struct bl_manager *m, const struct bl_guest *g)
+/* uuid NULL: of all. */
+static json_t *events_of(struct bl_manager *m, const uint8_t *uuid)
 {
         json_t *events = json_array();
 
         for (size_t i = 0; i < bl_history_count(m->history); i++) {
                 const struct bl_history_event *e = bl_history_get(m->history, i);
 
-                if (g && !(e->has_vm && memcmp(e->uuid, g->uuid, BL_UUID_LEN) == 0))
+                if (uuid && !(e->has_vm && memcmp(e->uuid, uuid, BL_UUID_LEN) == 0))
                         continue;
                 json_array_append_new(events,
                                       json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:s}", "at_us", number(e->at_wall),
@@ -188,18 +199,36 @@ static json_t *events_of(struct bl_manager *m, const struct bl_guest *g)
         return events;
 }
 
+/* A VM that has stopped is most worth explaining. */
+static const uint8_t *find_in_history(struct bl_manager *m, const char *vm)
+{
+        struct bl_guest *g = bl_manager_find_named(m, vm);
+        uint8_t uuid[BL_UUID_LEN];
+        bool is_uuid = bl_uuid_from_string(vm, uuid) == 0;
+
+        if (g)
+                return g->uuid;
+        for (size_t i = bl_history_count(m->history); i-- > 0;) {
+                const struct bl_history_event *e = bl_history_get(m->history, i);
+
+                if (e->has_vm && (strcmp(e->vm, vm) == 0 || (is_uuid && memcmp(e->uuid, uuid, BL_UUID_LEN) == 0)))
+                        return e->uuid;
+        }
+        return NULL;
+}
+
 int bl_control_explain(struct bl_manager *m, const char *vm, json_t **ret)
 {
-        struct bl_guest *g = NULL;
+        const uint8_t *uuid = NULL;
         json_t *d;
 
         if (vm && *vm) {
-                g = bl_manager_find_named(m, vm);
-                if (!g)
+                uuid = find_in_history(m, vm);
+                if (!uuid)
                         return -ENOENT;
         }
         d = document();
-        return finish(d, json_object_set_new(d, "events", events_of(m, g)), ret);
+        return finish(d, json_object_set_new(d, "events", events_of(m, uuid)), ret);
 }
 
 int bl_control_show(struct bl_manager *m, const char *vm, json_t **ret)
@@ -212,7 +241,7 @@ int bl_control_show(struct bl_manager *m, const char *vm, json_t **ret)
                 return -ENOENT;
         d = document();
         failed = json_object_update_new(d, bl_document_vm(g));
-        failed |= json_object_set_new(d, "history", events_of(m, g));
+        failed |= json_object_set_new(d, "history", events_of(m, g->uuid));
         return finish(d, failed, ret);
 }
 
@@ -285,15 +314,20 @@ static json_t *counts_document(struct bl_manager *m)
 
 static json_t *totals_document(struct bl_manager *m)
 {
-        uint64_t max = 0, actual = 0, resident = 0;
+        uint64_t max = 0, actual = 0, resident = 0, taken = 0;
 
         for (size_t i = 0; i < m->n_guests; i++) {
-                max = bl_add_sat(max, bl_guest_max(m->guests[i]));
-                actual = bl_add_sat(actual, m->guests[i]->actual);
-                resident = bl_add_sat(resident, bl_proc_mem_resident(&m->guests[i]->mem));
+                const struct bl_guest *g = m->guests[i];
+
+                max = bl_add_sat(max, bl_guest_max(g));
+                resident = bl_add_sat(resident, bl_proc_mem_resident(&g->mem));
+                if (!g->actual_at)
+                        continue;
+                actual = bl_add_sat(actual, g->actual);
+                taken = bl_add_sat(taken, bl_sub_sat(bl_guest_max(g), g->actual));
         }
         return json_pack("{s:o, s:o, s:o, s:o}", "max", number(max), "actual", number(actual), "resident",
-                         number(resident), "taken", number(bl_sub_sat(max, actual)));
+                         number(resident), "taken", number(taken));
 }
 
 static json_t *marks_document(const struct bl_marks *m)
@@ -333,6 +367,7 @@ static json_t *warnings_document(const struct bl_manager *m)
 int bl_control_status(struct bl_manager *m, json_t **ret)
 {
         const struct bl_host *h = &m->host;
+        bool running = bl_rollback_running(m);
         json_t *d = document();
         int failed = 0;
 
@@ -360,8 +395,9 @@ int bl_control_status(struct bl_manager *m, json_t **ret)
         failed |= json_object_set_new(d, "conflicts", conflicts_document(m));
         failed |= json_object_set_new(d, "warnings", warnings_document(m));
         failed |= json_object_set_new(d, "rollback",
-                                      json_pack("{s:b, s:o}", "running", (int)m->rolling_back, "vms_left",
-                                                number(m->rolling_back ? bl_rollback_left(m) : 0)));
+                                      json_pack("{s:b, s:b, s:o}", "running", (int)running, "done",
+                                                (int)(bl_ledger_rollback(m->ledger) == BL_ROLLBACK_DONE), "vms_left",
+                                                number(running ? bl_rollback_left(m) : 0)));
         return finish(d, failed, ret);
 }
 
@@ -372,7 +408,7 @@ int bl_control_config(struct bl_manager *m, json_t **ret)
         int failed = 0;
 
         for (size_t i = 0; bl_conf_setting(m->conf, i, &s); i++) {
-                bool told = strcmp(s.key, "act") == 0 && bl_ledger_act(m->ledger) >= 0;
+                bool told = strcmp(s.key, "Act") == 0 && bl_ledger_act(m->ledger) >= 0;
 
                 failed |= json_array_append_new(
                         list, json_pack("{s:s, s:s, s:o, s:o}", "section", s.section, "key", s.key, "value",

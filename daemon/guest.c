@@ -19,6 +19,7 @@ int bl_guest_new(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN], const ch
         if (!g)
                 return -ENOMEM;
         g->m = m;
+        g->serial = ++m->n_met;
         memcpy(g->uuid, uuid, BL_UUID_LEN);
         bl_uuid_to_string(uuid, g->uuid_text);
         g->overhead = OVERHEAD_GUESS;

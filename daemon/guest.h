@@ -34,12 +34,16 @@ struct bl_guest {
         uint8_t uuid[BL_UUID_LEN];
         char uuid_text[37];
         char *name;
+        uint64_t serial; /* tells it from one of the same UUID that went before */
 
         struct bl_domain_desc *desc; /* NULL until libvirt described it */
         bool describing;
         bool describe_again; /* something changed while it was being described */
+        bool describe_due; /* what is known is old: poll.c asks again */
+        bool describe_failed; /* said already */
+        unsigned looked_for_process; /* times in vain */
         enum bl_ledger_birth birth; /* how its process began */
-        bool seen; /* scratch of a listing */
+        bool seen; /* since the listing under way began */
 
         struct bl_resident *resident;
         struct bl_proc_mem mem;
@@ -55,6 +59,8 @@ struct bl_guest {
         usec_t actual_at;
         uint64_t target;
         usec_t target_at; /* 0: never told */
+        uint64_t target_before; /* before the command under way: in force again if that is refused */
+        usec_t target_before_at;
         bool oom_deflate;
         uint64_t oom_deflates;
 
@@ -76,6 +82,12 @@ struct bl_guest {
         } under_way;
         enum bl_reason told_why; /* last in the history, so that it is not said each tick */
         uint64_t told_to;
+        int failure; /* the last kind of failure in the history, likewise; 0: none */
+        usec_t failure_at;
+
+        /* rollback.c */
+        bool restoring;
+        int restore_said; /* why it is not put back yet, as far as that was said */
 };
 
 /* -ENOMEM */

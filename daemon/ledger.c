@@ -368,6 +368,17 @@ void bl_ledger_set_held(struct bl_ledger *l, bool held)
         l->d.held = held;
 }
 
+enum bl_ledger_rollback bl_ledger_rollback(const struct bl_ledger *l)
+{
+        return l->d.rollback;
+}
+
+void bl_ledger_set_rollback(struct bl_ledger *l, enum bl_ledger_rollback r)
+{
+        l->dirty = l->dirty || l->d.rollback != r;
+        l->d.rollback = r;
+}
+
 uint64_t bl_ledger_phase(const struct bl_ledger *l)
 {
         return l->d.phase;

@@ -97,6 +97,16 @@ void bl_ledger_set_act(struct bl_ledger *l, int act);
 bool bl_ledger_held(const struct bl_ledger *l);
 void bl_ledger_set_held(struct bl_ledger *l, bool held);
 
+/* Whether everything is being, or has been, put back as it was found; a killed
+ * daemon's rollback is to be gone on with. */
+enum bl_ledger_rollback {
+        BL_ROLLBACK_NONE,
+        BL_ROLLBACK_RUNNING,
+        BL_ROLLBACK_DONE, /* nothing is to be touched until `act on` */
+};
+enum bl_ledger_rollback bl_ledger_rollback(const struct bl_ledger *l);
+void bl_ledger_set_rollback(struct bl_ledger *l, enum bl_ledger_rollback r);
+
 /* This installation's phase (balloon_watch.h); chosen when the ledger was made. */
 uint64_t bl_ledger_phase(const struct bl_ledger *l);
 

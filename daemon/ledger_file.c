@@ -20,6 +20,12 @@ static const char *const state_names[] = {
         [BL_TARGET_UNKNOWN] = "unknown",
 };
 
+static const char *const rollback_names[] = {
+        [BL_ROLLBACK_NONE] = "none",
+        [BL_ROLLBACK_RUNNING] = "running",
+        [BL_ROLLBACK_DONE] = "done",
+};
+
 static struct bl_ledger_vm *vm_free(struct bl_ledger_vm *v)
 {
         if (!v)
@@ -203,7 +209,7 @@ static int read_all(struct reader *rd, json_t *root, struct bl_ledger_data *d)
         const char *boot_id = json_string_value(json_object_get(root, "boot_id"));
         json_t *vms = json_object_get(root, "vms"), *vm;
         const char *uuid;
-        int r;
+        int r, rollback = BL_ROLLBACK_NONE;
 
         if (!boot_id)
                 return wrong(rd, "boot_id");
@@ -213,6 +219,12 @@ static int read_all(struct reader *rd, json_t *root, struct bl_ledger_data *d)
         if (get_bool(rd, root, "held", &d->held) < 0 || get_bool(rd, root, "trusted", &d->trusted) < 0 ||
             get_u64(rd, root, "phase", BL_UNSET, &d->phase) < 0)
                 return -EINVAL;
+        /* it came later than the rest of this version */
+        if (json_object_get(root, "rollback"))
+                rollback = get_name(rd, root, "rollback", rollback_names, 3);
+        if (rollback < 0)
+                return -EINVAL;
+        d->rollback = (enum bl_ledger_rollback)rollback;
         if (d->phase == 0 || d->phase >= BL_MIB || d->phase % (4 * BL_KIB) != 0)
                 return wrong(rd, "phase");
         if (!json_is_object(vms))
@@ -312,9 +324,10 @@ int bl_ledger_data_format(const struct bl_ledger_data *d, char **ret, size_t *re
                 bl_uuid_to_string(d->vms[i]->uuid, uuid);
                 r = json_object_set_new(vms, uuid, vm_to_json(d->vms[i]));
         }
-        root = json_pack("{s:i, s:s, s:o, s:b, s:b, s:o, s:o}", "version", BL_LEDGER_VERSION, "boot_id", d->boot_id,
-                         "act", d->act < 0 ? json_null() : json_boolean(d->act), "held", d->held, "trusted", d->trusted,
-                         "phase", number_or_null(d->phase), "vms", vms);
+        root = json_pack("{s:i, s:s, s:o, s:b, s:b, s:s, s:o, s:o}", "version", BL_LEDGER_VERSION, "boot_id",
+                         d->boot_id, "act", d->act < 0 ? json_null() : json_boolean(d->act), "held", d->held, "trusted",
+                         d->trusted, "rollback", rollback_names[d->rollback], "phase", number_or_null(d->phase), "vms",
+                         vms);
         if (root && r == 0)
                 text = json_dumps(root, JSON_INDENT(2));
         json_decref(root);

@@ -10,6 +10,7 @@ struct bl_ledger_data {
         int act;
         bool held;
         bool trusted;
+        enum bl_ledger_rollback rollback;
         uint64_t phase;
         size_t n, size;
         struct bl_ledger_vm **vms; /* each allocated, so that pointers stay */

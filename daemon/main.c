@@ -112,7 +112,7 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
         (void)si;
         /* The service manager waits for READY=1 after RELOADING=1, whatever
          * came of it; what is wrong is in the log. */
-        (void)sd_notify(false, "RELOADING=1\nSTATUS=Reading the configuration again");
+        (void)sd_notify(false, "RELOADING=1");
         r = bl_control_reload(userdata, &message);
         if (r < 0)
                 bl_log(LOG_ERR, BL_EV_CONFIG, NULL, "config.kept", "the old configuration stays: %s",
@@ -146,12 +146,12 @@ static void block_signals(void)
         (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
-static int run(sd_event *event, const struct arguments *a, struct bl_conf *conf)
+static int run(sd_event *event, const struct arguments *a, struct bl_conf *conf, const struct bl_conf_report *rep)
 {
         _cleanup_(bl_manager_freep) struct bl_manager *m = NULL;
         int r;
 
-        r = bl_manager_new(event, &a->manager, conf, &m);
+        r = bl_manager_new(event, &a->manager, conf, rep, &m);
         if (r < 0)
                 return r;
         r = add_signals(event, m);
@@ -169,6 +169,7 @@ static int run(sd_event *event, const struct arguments *a, struct bl_conf *conf)
 int main(int argc, char **argv)
 {
         struct arguments a = {.manager.system_bus = true};
+        struct bl_conf_report rep = {0};
         struct bl_conf *conf = NULL;
         sd_event *event = NULL;
         int r;
@@ -177,7 +178,9 @@ int main(int argc, char **argv)
         r = parse_arguments(argc, argv, &a);
         if (r <= 0)
                 return r < 0 ? EX_USAGE : EXIT_SUCCESS;
-        r = bl_manager_load_conf(&a.manager, &conf);
+        r = bl_manager_load_conf(&a.manager, &conf, &rep);
+        if (r < 0 || a.check)
+                bl_conf_report_clear(&rep);
         if (r < 0)
                 return r == -EINVAL || r == -ENOENT ? EX_CONFIG : EXIT_FAILURE;
         if (a.check) {
@@ -190,10 +193,12 @@ int main(int argc, char **argv)
         r = sd_event_default(&event);
         if (r < 0) {
                 bl_log_error("cannot make an event loop: %s", strerror(-r));
+                bl_conf_report_clear(&rep);
                 bl_conf_free(conf);
                 return EXIT_FAILURE;
         }
-        r = run(event, &a, conf);
+        r = run(event, &a, conf, &rep);
+        bl_conf_report_clear(&rep);
         sd_event_unref(event);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -52,7 +52,10 @@ struct bl_manager {
 
         struct bl_guest **guests; /* sorted by uuid */
         size_t n_guests;
+        uint64_t n_met; /* all that there were */
         bool listing, list_again;
+        bool listed; /* libvirt has said at least once which VMs there are */
+        usec_t list_at; /* list again then, since it failed; 0: no need */
 
         /* sample.c */
         struct bl_host_sensor *host_sensor;
@@ -83,17 +86,18 @@ struct bl_manager {
         uint64_t n_commands, n_failed;
 
         /* rollback.c */
-        bool rolling_back;
-        bool rolled_back; /* nothing is touched, statistics periods neither, until "act on" */
-        sd_event_source *rollback_timer;
+        sd_event_source *rollback_timer; /* there while one runs; that one does is in the ledger */
 };
 
-/* A job's userdata: the VM may have gone when the answer comes. */
+/* A job's userdata: the VM may have gone when the answer comes, or have come
+ * back, and then what is said of the one before is not true of it. */
 struct bl_call {
         struct bl_manager *m;
         uint8_t uuid[BL_UUID_LEN];
+        uint64_t serial;
 };
 struct bl_call *bl_call_new(struct bl_guest *g);
+struct bl_guest *bl_call_guest(const struct bl_call *c);
 
 /* manager.c */
 bool bl_manager_acting(const struct bl_manager *m);
@@ -120,8 +124,14 @@ enum bl_departure {
 /* Frees `g`. */
 void bl_discover_forget(struct bl_guest *g, enum bl_departure how);
 
+/* It runs, or is paused. */
+void bl_discover_run(struct bl_guest *g, enum bl_vm_run run);
+/* The statistics period that it is to have now. */
+void bl_discover_period(struct bl_guest *g);
+
 /* poll.c */
 int bl_poll_start(struct bl_manager *m);
+void bl_poll_rearm(struct bl_manager *m);
 void bl_poll_soon(struct bl_guest *g, usec_t at);
 void bl_poll_balloon_seen(struct bl_guest *g, uint64_t actual, usec_t at);
 
@@ -142,6 +152,11 @@ int bl_snapshot_build(struct bl_manager *m, usec_t now, struct bl_snapshot *ret)
 extern const struct bl_balloon_handler bl_tick_balloon_handler;
 
 /* rollback.c */
+bool bl_rollback_running(const struct bl_manager *m);
+/* A rollback that an earlier daemon did not finish goes on. */
+int bl_rollback_resume(struct bl_manager *m);
+/* "act on": whatever there was of one is over. */
+void bl_rollback_end(struct bl_manager *m);
 int bl_rollback_begin(struct bl_manager *m);
 size_t bl_rollback_left(struct bl_manager *m);
 

@@ -22,8 +22,16 @@ struct bl_call *bl_call_new(struct bl_guest *g)
         if (c) {
                 c->m = g->m;
                 memcpy(c->uuid, g->uuid, BL_UUID_LEN);
+                c->serial = g->serial;
         }
         return c;
+}
+
+struct bl_guest *bl_call_guest(const struct bl_call *c)
+{
+        struct bl_guest *g = bl_manager_find(c->m, c->uuid);
+
+        return g && g->serial == c->serial ? g : NULL;
 }
 
 bool bl_manager_acting(const struct bl_manager *m)
@@ -31,7 +39,7 @@ bool bl_manager_acting(const struct bl_manager *m)
         int told = bl_ledger_act(m->ledger);
         bool act = told < 0 ? m->conf->act : told;
 
-        return act && bl_ledger_trusted(m->ledger) && !bl_ledger_held(m->ledger) && !m->rolling_back;
+        return act && bl_ledger_trusted(m->ledger) && !bl_ledger_held(m->ledger) && !bl_rollback_running(m);
 }
 
 static int guest_compare(const void *key, const void *element)
@@ -148,34 +156,44 @@ static int load(const struct bl_manager_options *o, struct bl_conf **ret, struct
         return r;
 }
 
-int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **ret)
+int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **ret, struct bl_conf_report *rep)
 {
-        struct bl_conf_report rep = {0};
-        int r = load(o, ret, &rep);
+        return load(o, ret, rep);
+}
 
-        bl_conf_report_clear(&rep);
-        return r;
+/* What was changed and takes a restart; NULL: nothing. */
+static const char *restart_needed(const struct bl_conf *now, const struct bl_conf *before)
+{
+        if (strcmp(now->libvirt_uri, before->libvirt_uri) == 0 && strcmp(now->state_dir, before->state_dir) == 0 &&
+            strcmp(now->runtime_dir, before->runtime_dir) == 0)
+                return NULL;
+        return "the configuration was read again; LibvirtURI, StateDir and RuntimeDir change only when ballastd is "
+               "restarted";
 }
 
 int bl_control_reload(struct bl_manager *m, char **ret_message)
 {
         struct bl_conf_report rep = {0};
         struct bl_conf *conf = NULL;
+        const char *restart;
         int r = load(&m->options, &conf, &rep);
 
         if (r < 0) {
                 if (ret_message)
                         *ret_message = report_error(&rep);
                 bl_conf_report_clear(&rep);
-                return r;
+                /* a file that is gone is a bad configuration, and no missing VM */
+                return r == -ENOMEM ? r : -EINVAL;
         }
         strings_free(m->warnings);
         m->warnings = report_warnings(&rep);
         bl_conf_report_clear(&rep);
-        if (strcmp(conf->libvirt_uri, m->conf->libvirt_uri) != 0 || strcmp(conf->state_dir, m->conf->state_dir) != 0 ||
-            strcmp(conf->runtime_dir, m->conf->runtime_dir) != 0)
-                bl_log(LOG_WARNING, BL_EV_CONFIG, NULL, "config.restart",
-                       "libvirt_uri, state_dir and runtime_dir change only when ballastd is restarted");
+        restart = restart_needed(conf, m->conf);
+        if (restart) {
+                bl_log(LOG_WARNING, BL_EV_CONFIG, NULL, "config.restart", "%s", restart);
+                if (ret_message)
+                        *ret_message = strdup(restart);
+        }
         bl_conf_free(m->conf);
         m->conf = conf;
         bl_log_init(conf->log_level);
@@ -186,6 +204,7 @@ int bl_control_reload(struct bl_manager *m, char **ret_message)
         bl_bus_refresh(m->bus);
         bl_manager_note(m, NULL, LOG_INFO, BL_EV_CONFIG, "config.read", "done", BL_UNSET, BL_UNSET,
                         "the configuration was read again");
+        bl_manager_notify_status(m);
         bl_tick_soon(m, 0);
         return 0;
 }
@@ -313,7 +332,8 @@ static int start_engines(struct bl_manager *m)
         return r;
 }
 
-int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct bl_conf *conf, struct bl_manager **ret)
+int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct bl_conf *conf,
+                   const struct bl_conf_report *rep, struct bl_manager **ret)
 {
         _cleanup_(bl_manager_freep) struct bl_manager *m = calloc(1, sizeof *m);
         int r;
@@ -327,6 +347,7 @@ int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct b
         m->options = *o;
         m->psi_fd = -1;
         m->state_since = bl_now_wall();
+        m->warnings = rep ? report_warnings(rep) : NULL;
         r = bl_history_new(&m->history);
         if (r >= 0)
                 r = bl_policy_new(&m->policy);
@@ -345,6 +366,8 @@ int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct b
         if (r >= 0)
                 r = open_bus(m);
         if (r >= 0)
+                r = bl_rollback_resume(m);
+        if (r >= 0)
                 r = bl_conn_start(m->conn);
         if (r < 0)
                 return r;
@@ -356,24 +379,27 @@ int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct b
 
 struct bl_manager *bl_manager_free(struct bl_manager *m)
 {
+        unsigned left;
+
         if (!m)
                 return NULL;
         m->bus = bl_bus_free(m->bus);
-        sd_event_source_unref(m->rollback_timer);
-        sd_event_source_unref(m->tick_timer);
-        sd_event_source_unref(m->poll_timer);
-        sd_event_source_unref(m->sample_timer);
-        sd_event_source_unref(m->psi_source);
-        if (m->psi_fd >= 0)
-                (void)close(m->psi_fd);
         if (m->conn)
                 bl_conn_stop(m->conn);
-        if (m->pool) {
-                unsigned left = bl_pool_stop(m->pool, STOP_WAIT);
-
-                if (left > 0)
-                        bl_log_warning("%u calls to libvirt have not come back, ignoring", left);
+        /* completes jobs, which may set the timers below */
+        left = m->pool ? bl_pool_stop(m->pool, STOP_WAIT) : 0;
+        if (left > 0) {
+                /* they use the connection and what it stands on; the process ends anyway */
+                bl_log_warning("%u calls to libvirt have not come back, ignoring", left);
+                return NULL;
         }
+        sd_event_source_disable_unref(m->rollback_timer);
+        sd_event_source_disable_unref(m->tick_timer);
+        sd_event_source_disable_unref(m->poll_timer);
+        sd_event_source_disable_unref(m->sample_timer);
+        sd_event_source_disable_unref(m->psi_source);
+        if (m->psi_fd >= 0)
+                (void)close(m->psi_fd);
         for (size_t i = 0; i < m->n_guests; i++)
                 bl_guest_free(m->guests[i]);
         free(m->guests);

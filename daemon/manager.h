@@ -31,17 +31,20 @@ struct bl_manager_options {
 };
 
 /* Loads the configuration with the overrides laid over it; messages go to the
- * log.  As bl_conf_load. */
-int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **ret);
+ * log, too.  As bl_conf_load. */
+int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **ret, struct bl_conf_report *rep);
 
 /*
  * Takes the state directory (lock and ledger), serves the private socket,
- * begins to connect to libvirt.  `conf` passes to the manager.
+ * begins to connect to libvirt.  `conf` passes to the manager; `rep` (may be
+ * NULL) is what reading it said, for the status.
  * -EADDRINUSE, -EBUSY: another ballastd runs; the log says where.
  */
-int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct bl_conf *conf, struct bl_manager **ret);
+int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct bl_conf *conf,
+                   const struct bl_conf_report *rep, struct bl_manager **ret);
 
-/* Leaves the guests as they are. */
+/* Leaves the guests as they are.  Where calls to libvirt hang, what they use is
+ * lost rather than freed: for the end of the process. */
 struct bl_manager *bl_manager_free(struct bl_manager *m);
 BL_DEFINE_CLEANUP(struct bl_manager *, bl_manager_free)
 

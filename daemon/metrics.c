@@ -7,10 +7,17 @@
 #include "daemon/control.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
+#include "daemon/util/utf8.h"
 
-/* A label's value: backslash, quote and newline are escaped. */
-static void label(FILE *f, const char *s)
+/* A label's value: backslash, quote and newline are escaped.  All of it is
+ * UTF-8, or the whole text would be refused. */
+static void label(FILE *f, const char *name)
 {
+        _cleanup_free_ char *clean = strdup(name);
+        const char *s = clean ? clean : "";
+
+        if (clean)
+                bl_utf8_clean(clean);
         for (; *s; s++) {
                 if (*s == '\n') {
                         fputs("\\n", f);
@@ -44,12 +51,12 @@ static void counter(FILE *f, const char *name, const char *unit, const char *hel
 
 static uint64_t vm_actual(const struct bl_guest *g)
 {
-        return g->actual;
+        return g->actual_at ? g->actual : BL_UNSET;
 }
 
 static uint64_t vm_target(const struct bl_guest *g)
 {
-        return g->target_at ? g->target : g->actual;
+        return g->target_at ? g->target : vm_actual(g);
 }
 
 static uint64_t vm_resident(const struct bl_guest *g)

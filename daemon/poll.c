@@ -11,13 +11,13 @@
 /* While a balloon moves its size is worth a call each so often: QEMU's own
  * event comes at most once a second. */
 #define POLL_MOVING  (200 * BL_MSEC)
+#define EXACT_AFTER  (5 * BL_SEC)
 #define POLL_PRESSED (1 * BL_SEC)
-#define POLL_REST    (2 * BL_SEC)
 #define POLL_FAILED  (1 * BL_SEC)
 
-static void rearm(struct bl_manager *m)
+void bl_poll_rearm(struct bl_manager *m)
 {
-        usec_t next = UINT64_MAX;
+        usec_t next = m->list_at ? m->list_at : UINT64_MAX;
 
         for (size_t i = 0; i < m->n_guests; i++)
                 if (!m->guests[i]->sensing)
@@ -34,7 +34,7 @@ void bl_poll_soon(struct bl_guest *g, usec_t at)
 {
         if (at == 0 || at < g->sense_at) {
                 g->sense_at = bl_max(at, 1);
-                rearm(g->m);
+                bl_poll_rearm(g->m);
         }
 }
 
@@ -45,13 +45,21 @@ static bool is_moving(const struct bl_guest *g, usec_t now)
         return g->target_at > 0 && distance >= BL_MIB && now - g->target_at < 30 * BL_SEC;
 }
 
+/* libvirt repeats the size of QEMU's last event, which may be a second old: after
+ * a command QEMU itself is asked, or a balloon that has arrived would seem to go back. */
+static bool needs_exact(const struct bl_guest *g, usec_t now)
+{
+        return is_moving(g, now) || (g->target_at > 0 && now - g->target_at < EXACT_AFTER);
+}
+
 static usec_t next_poll(const struct bl_guest *g, usec_t now)
 {
         if (is_moving(g, now))
                 return now + POLL_MOVING;
         if (g->m->state >= BL_STATE_SOFT || g->m->plan.shortfall > 0)
                 return now + POLL_PRESSED;
-        return now + bl_max(POLL_REST, g->m->conf->stats_period);
+        /* as often as it reports, or its figures would grow old between two looks */
+        return now + bl_max(POLL_PRESSED, g->m->conf->stats_period);
 }
 
 /* --- who moved the balloon ----------------------------------------------- */
@@ -59,13 +67,17 @@ static usec_t next_poll(const struct bl_guest *g, usec_t now)
 static void moved_by_hand(struct bl_guest *g, const struct bl_watch_report *w)
 {
         struct bl_manager *m = g->m;
+        const struct bl_ledger_vm *record;
         char size[32], sentence[160];
 
         (void)snprintf(sentence, sizeof sentence, "its balloon was set to %s by somebody else",
                        bl_size_format(w->now, size, sizeof size));
-        (void)bl_ledger_add(m->ledger, g->uuid, g->name, NULL);
+        if (bl_ledger_add(m->ledger, g->uuid, g->name, &record) < 0)
+                return;
         (void)bl_ledger_forget_targets(m->ledger, g->uuid);
-        (void)bl_ledger_set_hold(m->ledger, g->uuid, BL_HOLD_HAND, sentence, bl_now_wall());
+        /* "ballastctl hold" outlives the VM's process, and is not weakened to what does not */
+        if (record->hold != BL_HOLD_ADMIN)
+                (void)bl_ledger_set_hold(m->ledger, g->uuid, BL_HOLD_HAND, sentence, bl_now_wall());
         (void)bl_manager_save(m, true);
         g->target_at = 0;
         bl_manager_note(m, g, LOG_NOTICE, BL_EV_HAND, "hold.hand", "seen", w->was, w->now,
@@ -144,19 +156,26 @@ static void recall(struct bl_guest *g, usec_t now)
                                   t->state == BL_TARGET_DONE ? BL_WATCH_ANSWER_DONE : BL_WATCH_ANSWER_UNKNOWN, at);
                 g->target = t->to;
                 g->target_at = bl_max(at, 1);
-                if (t->state == BL_TARGET_IN_FLIGHT)
+                if (t->state == BL_TARGET_IN_FLIGHT) {
+                        (void)bl_ledger_end(m->ledger, g->uuid, t->to, false, BL_TARGET_UNKNOWN);
                         bl_manager_note(m, g, LOG_NOTICE, BL_EV_RECOVERED, "recover.in-flight", "seen", t->from, t->to,
                                         "an earlier ballastd ended while it set the balloon of %s to %s; "
                                         "going on from what is found",
                                         g->name, bl_size_format(t->to, size, sizeof size));
+                }
         }
         if (record && bl_ledger_vm_dirty(record) && record->original != BL_UNSET)
                 bl_log(LOG_INFO, BL_EV_RECOVERED, g->name, "recover.original",
                        "%s had %s before Ballast first changed it; 'ballastctl rollback' restores that", g->name,
                        bl_size_format(record->original, size, sizeof size));
         (void)bl_manager_save(m, false);
+        /* everything else is as it was found already: this one was in a file then */
+        if (g->birth == BL_BIRTH_MOVED && bl_ledger_rollback(m->ledger) == BL_ROLLBACK_DONE && record &&
+            record->hold == BL_HOLD_NONE && bl_ledger_vm_dirty(record))
+                (void)bl_rollback_begin(m);
         g->birth = BL_BIRTH_SEEN;
         g->watching = true;
+        bl_discover_period(g);
 }
 
 void bl_poll_balloon_seen(struct bl_guest *g, uint64_t actual, usec_t at)
@@ -186,8 +205,12 @@ static void take_state(struct bl_guest *g, const struct bl_domain_state *s, usec
 {
         usec_t period = bl_max(g->m->conf->stats_period, BL_SEC);
 
-        g->run = s->run == BL_RUN_MIGRATING ? g->run : s->run;
-        if (g->desc && s->run == BL_RUN_MIGRATING)
+        /* the VM's own, where it is left as it is */
+        if (g->desc && g->desc->live.stats_period > 0)
+                period = g->desc->live.stats_period * BL_SEC;
+        if (s->run != BL_RUN_MIGRATING)
+                bl_discover_run(g, s->run);
+        else if (g->desc)
                 g->desc->migrating = true;
         if (s->stats.source != BL_STATS_NONE && (!g->balloon_stats.source || s->stats.at >= g->balloon_stats.at)) {
                 g->balloon_stats = s->stats;
@@ -201,7 +224,7 @@ static void on_sensed(void *userdata, int r, const char *message, const struct b
 {
         struct bl_call *c = userdata;
         struct bl_manager *m = c->m;
-        struct bl_guest *g = bl_manager_find(m, c->uuid);
+        struct bl_guest *g = bl_call_guest(c);
         usec_t now = bl_now();
         bool moved;
 
@@ -221,14 +244,14 @@ static void on_sensed(void *userdata, int r, const char *message, const struct b
                         bl_log_debug("%s: %s", g->name, message ? message : strerror(-r));
                 g->stopped = r == -EHOSTDOWN;
                 g->sense_at = now + POLL_FAILED;
-                rearm(m);
+                bl_poll_rearm(m);
                 return;
         }
         g->stopped = false;
         moved = s->current != BL_UNSET && s->current != g->actual;
         g->sense_at = next_poll(g, now);
         take_state(g, s, now);
-        rearm(m);
+        bl_poll_rearm(m);
         /* whoever waits for what this VM gives wants to know at once */
         if (moved && (m->state >= BL_STATE_SOFT || m->plan.shortfall > 0))
                 bl_tick_soon(m, 0);
@@ -236,21 +259,23 @@ static void on_sensed(void *userdata, int r, const char *message, const struct b
 
 static void sense(struct bl_guest *g, usec_t now)
 {
-        const struct bl_instance *inst = g->desc && g->desc->has_instance ? &g->desc->instance : NULL;
+        const struct bl_instance *inst;
         struct bl_call *c;
         int r;
 
         g->sense_at = now + POLL_FAILED;
-        if (!g->desc && !g->describing) {
-                bl_discover_describe(g);
-                return;
-        }
         if (!bl_conn_connected(g->m->conn))
+                return;
+        /* that a migration failed no event says */
+        if (!g->describing && (!g->desc || g->describe_due || g->desc->migrating))
+                bl_discover_describe(g);
+        if (!g->desc)
                 return;
         c = bl_call_new(g);
         if (!c)
                 return;
-        r = bl_domain_sense(g->m->conn, g->uuid, inst, is_moving(g, now), on_sensed, c);
+        inst = g->desc->has_instance ? &g->desc->instance : NULL;
+        r = bl_domain_sense(g->m->conn, g->uuid, inst, needs_exact(g, now), on_sensed, c);
         if (r < 0)
                 free(c);
         else
@@ -264,6 +289,8 @@ static int on_poll(sd_event_source *s, uint64_t usec, void *userdata)
 
         (void)s;
         (void)usec;
+        if (m->list_at && m->list_at <= now)
+                bl_discover_all(m);
         for (size_t i = 0; i < m->n_guests; i++) {
                 struct bl_guest *g = m->guests[i];
 
@@ -272,7 +299,7 @@ static int on_poll(sd_event_source *s, uint64_t usec, void *userdata)
                 if (!g->agent.link && g->desc && g->agent.retry_at <= now)
                         bl_guests_connect(g);
         }
-        rearm(m);
+        bl_poll_rearm(m);
         return 0;
 }
 

@@ -30,6 +30,7 @@ void bl_sample_host_mem(struct bl_guest *g, usec_t now)
                 /* it ended; libvirt will say so in a moment */
                 g->resident = bl_resident_free(g->resident);
                 g->mem = (struct bl_proc_mem){0};
+                g->describe_due = true;
                 return;
         }
         g->mem = mem;

@@ -8,6 +8,9 @@
 #include "daemon/util/size.h"
 
 #define TICK_REST (1 * BL_SEC)
+/* A failure that repeats is told again then. */
+#define FAILURE_AGAIN (10 * BL_SEC)
+
 #define TICK_BUSY (100 * BL_MSEC) /* while memory moves, or is short */
 
 /* --- snapshot -------------------------------------------------------------- */
@@ -35,6 +38,21 @@ int bl_snapshot_build(struct bl_manager *m, usec_t now, struct bl_snapshot *ret)
         return 0;
 }
 
+/* --- failures -------------------------------------------------------------- */
+
+/* The same failure is worth a line now and then, not one a tick.  `what`: any
+ * number for the kind, not 0. */
+static bool failed_anew(struct bl_guest *g, int what)
+{
+        usec_t now = bl_now();
+
+        if (g->failure == what && now - g->failure_at < FAILURE_AGAIN)
+                return false;
+        g->failure = what;
+        g->failure_at = now;
+        return true;
+}
+
 /* --- act ------------------------------------------------------------------- */
 
 /* One line in the history for each thing that would be done, not one per tick. */
@@ -58,7 +76,7 @@ static void act(struct bl_guest *g, const struct bl_vm *vm, const struct bl_deci
         g->under_way.why = d->why;
         memcpy(g->under_way.sentence, g->sentence, sizeof g->under_way.sentence);
         r = e->ops->apply(e, vm, d);
-        if (r < 0 && r != -EBUSY && r != -ESTALE)
+        if (r < 0 && r != -EBUSY && r != -ESTALE && failed_anew(g, r))
                 bl_manager_note(g->m, g, LOG_ERR, BL_EV_BALLOON_FAILED, bl_reason_to_string(d->why), "failed", d->from,
                                 d->to, "nothing was done to %s: %s", g->name, strerror(-r));
 }
@@ -82,9 +100,9 @@ static void carry_out(struct bl_manager *m)
                 g->decided = true;
                 if (!d->act)
                         continue;
-                if (acting)
+                if (acting && m->connected)
                         act(g, vm, d);
-                else
+                else if (!acting)
                         note_not_acting(g, d);
         }
 }
@@ -104,7 +122,8 @@ static void note_state(struct bl_manager *m)
                         BL_UNSET, BL_UNSET, "the host is %s: %s free, minFree is %s", to,
                         bl_size_format(m->host.free, free, sizeof free),
                         bl_size_format(m->plan.marks.min_free, mark, sizeof mark));
-        bl_bus_state_changed(m->bus, from, to);
+        if (from != to)
+                bl_bus_state_changed(m->bus, from, to);
         bl_manager_notify_status(m);
 }
 
@@ -128,6 +147,8 @@ void bl_tick_now(struct bl_manager *m)
                 bl_sample_host_mem(m->guests[i], bl_now());
         now = bl_now();
         m->tick_at = now;
+        /* also after a tick that fails for want of memory */
+        bl_tick_soon(m, TICK_REST);
         if (bl_snapshot_build(m, now, &s) < 0)
                 return;
         if (bl_policy_decide(m->policy, &s, &m->conf->policy, now, &plan) < 0) {
@@ -178,9 +199,10 @@ static void on_command(void *userdata, const uint8_t uuid[BL_UUID_LEN], uint64_t
         if (!g)
                 return;
         bl_watch_command(&g->watch, from, to, now);
+        g->target_before = g->target;
+        g->target_before_at = g->target_at;
         g->target = to;
         g->target_at = now;
-        g->oom_deflate = false;
         bl_poll_soon(g, now + 100 * BL_MSEC);
 }
 
@@ -216,6 +238,8 @@ static void on_result(void *userdata, const struct bl_balloon_result *r)
         struct bl_manager *m = userdata;
         struct bl_guest *g = bl_manager_find(m, r->uuid);
         const char *reason, *outcome = bl_outcome_to_string(r->outcome);
+        bool refused = answer_of(r->outcome) == BL_WATCH_ANSWER_REFUSED;
+        int priority = r->outcome == BL_OUTCOME_REFUSED ? LOG_INFO : LOG_WARNING;
 
         count(m, r);
         if (!g)
@@ -225,19 +249,22 @@ static void on_result(void *userdata, const struct bl_balloon_result *r)
         if (r->found != BL_UNSET)
                 g->actual = r->found;
         reason = r->undo ? "rollback" : r->by_hand ? "balloon.by-hand" : bl_reason_to_string(g->under_way.why);
+        if (refused) {
+                g->target = g->target_before;
+                g->target_at = g->target_before_at;
+        } else {
+                g->oom_deflate = false;
+        }
         if (r->outcome == BL_OUTCOME_DONE) {
+                g->failure = 0;
                 bl_manager_note(m, g, LOG_INFO, BL_EV_BALLOON, reason, outcome, r->from, r->to, "%s",
                                 r->undo || r->by_hand ? (r->message ? r->message : "balloon set")
                                                       : g->under_way.sentence);
                 g->told_why = _BL_WHY_MAX;
-        } else {
-                if (answer_of(r->outcome) == BL_WATCH_ANSWER_REFUSED) {
-                        g->target = g->actual;
-                        g->target_at = 0;
-                }
-                bl_manager_note(m, g, r->outcome == BL_OUTCOME_REFUSED ? LOG_INFO : LOG_WARNING, BL_EV_BALLOON_FAILED,
-                                reason, outcome, r->from, r->to, "balloon of %s not set%s%s", g->name,
-                                r->message ? ": " : "", r->message ? r->message : "");
+        } else if (failed_anew(g, 1 + (int)r->outcome * 16 + (int)r->look) || r->by_hand) {
+                bl_manager_note(m, g, priority, BL_EV_BALLOON_FAILED, reason, outcome, r->from, r->to,
+                                "balloon of %s not set%s%s", g->name, r->message ? ": " : "",
+                                r->message ? r->message : "");
         }
         bl_poll_soon(g, bl_now() + 50 * BL_MSEC);
 }

@@ -76,3 +76,24 @@ const char *bl_no_reclaim_to_string(enum bl_no_reclaim r)
 {
         return name(no_reclaims, _BL_RECLAIM_MAX, r);
 }
+
+const char *bl_no_reclaim_explain(enum bl_no_reclaim r)
+{
+        switch (r) {
+        case BL_RECLAIM_OK:
+                return "it can";
+        case BL_RECLAIM_NO_BALLOON:
+                return "it has no virtio balloon device ('ballastctl enroll' shows what it needs)";
+        case BL_RECLAIM_VFIO:
+                return "a passed-through device pins all of its memory";
+        case BL_RECLAIM_HUGEPAGES:
+                return "its memory is in huge pages, of which a balloon frees none";
+        case BL_RECLAIM_LOCKED:
+                return "its memory is locked";
+        case BL_RECLAIM_CONFIDENTIAL:
+                return "its memory is encrypted and pinned";
+        case _BL_RECLAIM_MAX:
+                break;
+        }
+        return "unknown";
+}

@@ -31,6 +31,8 @@ struct vm {
         struct bl_instance instance;
         bool in_flight;
         bool period_in_flight;
+        int period_error; /* why the last undo of the period failed; 0 */
+        usec_t period_retry_at;
         bool gone; /* freed when nothing is in flight */
 };
 
@@ -321,6 +323,7 @@ static void on_period_undone(void *userdata, int r, const char *message)
 
         (void)message;
         v->period_in_flight = false;
+        v->period_error = r == -ENOENT ? 0 : r;
         /* a VM that is gone has nothing to be undone */
         if ((r == 0 || r == -ENOENT) && bl_fault(BL_FAULT_UNDO_BEFORE_FORGET) == 0) {
                 (void)bl_ledger_forget_original_period(b->ledger, v->uuid);
@@ -333,8 +336,14 @@ static int undo_period(struct balloon *b, struct vm *v, int seconds)
 {
         int r;
 
-        if (v->period_in_flight)
+        if (v->period_in_flight || bl_now() < v->period_retry_at)
                 return 0;
+        if (v->period_error < 0) {
+                r = v->period_error;
+                v->period_error = 0;
+                v->period_retry_at = bl_now() + UNDO_PATIENCE;
+                return r;
+        }
         r = bl_domain_set_period(b->conn, v->uuid, v->has_instance ? &v->instance : NULL, (unsigned)seconds,
                                  on_period_undone, v);
         if (r < 0)
@@ -504,6 +513,18 @@ int bl_balloon_set_period(struct bl_engine *e, const uint8_t uuid[BL_UUID_LEN], 
         }
         v->period_in_flight = true;
         return 0;
+}
+
+int bl_balloon_undo_period(struct bl_engine *e, const uint8_t uuid[BL_UUID_LEN])
+{
+        struct balloon *b = of(e);
+        const struct bl_ledger_vm *lv = bl_ledger_find(b->ledger, uuid);
+        struct vm *v;
+
+        if (!lv || lv->original_period < 0)
+                return 0;
+        v = vm_get(b, uuid);
+        return v ? undo_period(b, v, lv->original_period) : -ENOMEM;
 }
 
 /* --- life ----------------------------------------------------------------------------------- */

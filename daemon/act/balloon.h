@@ -78,6 +78,11 @@ int bl_balloon_set_by_hand(struct bl_engine *e, const struct bl_vm *vm, uint64_t
 int bl_balloon_set_period(struct bl_engine *e, const uint8_t uuid[BL_UUID_LEN], const char *name, unsigned now,
                           unsigned seconds, bl_domain_done_fn fn, void *userdata);
 
+/* Puts the period back that was recorded, for a VM that is not ours to ask any
+ * more.  0 also when there is none.  Errors as bl_domain_set_period; when
+ * libvirt refuses later, the record stays. */
+int bl_balloon_undo_period(struct bl_engine *e, const uint8_t uuid[BL_UUID_LEN]);
+
 BL_DEFINE_CLEANUP(struct bl_engine *, bl_balloon_engine_free)
 
 #endif

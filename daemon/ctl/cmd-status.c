@@ -77,6 +77,8 @@ static void print_troubles(const struct ctl *c, const json_t *d)
                           ctl_string(libvirt, "uri"), ctl_string(libvirt, "error"));
         if (ctl_true(rollback, "running"))
                 ctl_field("Rollback:", "running, %" PRIu64 " VMs left", ctl_number(rollback, "vms_left"));
+        else if (ctl_true(rollback, "done"))
+                ctl_field("Rollback:", "done; nothing is touched until 'ballastctl act on'");
         json_array_foreach(json_object_get(d, "conflicts"), i, x)
         {
                 ctl_field("Conflict:", "%s%s%s: %s", ctl_color(c, CTL_YELLOW), ctl_string(x, "name"), ctl_color_end(c),

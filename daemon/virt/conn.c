@@ -13,10 +13,18 @@ static void connect_begin(struct bl_conn *c);
 
 /* --- connecting ----------------------------------------------------------------------- */
 
+static void drop_link(struct conn_job *j)
+{
+        bl_link_close(j);
+        free(j->link);
+        j->link = NULL;
+}
+
 static void connect_run(void *arg)
 {
         struct conn_job *j = arg;
         virConnectPtr conn = bl_link_open(j->c);
+        bool ending;
 
         if (!conn) {
                 j->r = bl_virt_error(&j->message);
@@ -34,9 +42,17 @@ static void connect_run(void *arg)
                 virResetLastError();
         j->r = bl_conn_events_register(conn, j->c, j->link->event_ids, &j->link->n_event_ids, &j->message);
         if (j->r < 0) {
-                bl_link_close(j);
-                free(j->link);
-                j->link = NULL;
+                drop_link(j);
+                return;
+        }
+        pthread_mutex_lock(&j->c->lock);
+        ending = j->c->ending;
+        if (!ending)
+                bl_link_add(j->c, j->link);
+        pthread_mutex_unlock(&j->c->lock);
+        if (ending) {
+                drop_link(j);
+                j->r = -ECANCELED;
         }
 }
 
@@ -63,20 +79,15 @@ static void connect_done(void *arg, int r)
 {
         struct conn_job *j = arg;
         struct bl_conn *c = j->c;
-        struct link *l = j->link;
 
         c->connecting = false;
         if (r == 0)
                 r = j->r;
         if (r == 0) {
                 pthread_mutex_lock(&c->lock);
-                l->retired = c->stopped;
-                bl_link_add(c, l);
                 c->usable = !c->stopped;
                 pthread_mutex_unlock(&c->lock);
-                if (c->stopped) {
-                        bl_link_maybe_close(c, l);
-                } else {
+                if (!c->stopped) {
                         c->connected = true;
                         c->retry = c->o.retry_first;
                         free(c->last_message);
@@ -264,6 +275,7 @@ void bl_conn_stop(struct bl_conn *c)
         (void)sd_event_source_set_enabled(c->sweep_timer, SD_EVENT_OFF);
         pthread_mutex_lock(&c->lock);
         c->usable = false;
+        c->ending = true;
         for (struct link *l = c->links; l; l = l->next)
                 l->retired = true;
         pthread_mutex_unlock(&c->lock);

@@ -323,11 +323,22 @@ void bl_conn_lease_forget(struct bl_conn_lease *lease, const uint8_t uuid[BL_UUI
         free(k);
 }
 
+static void close_in_worker(struct bl_conn *c, struct link *l)
+{
+        struct conn_job j = {.c = c, .link = l};
+
+        bl_link_close(&j);
+        pthread_mutex_lock(&c->lock);
+        link_remove(c, l);
+        pthread_mutex_unlock(&c->lock);
+        free(l);
+}
+
 void bl_conn_release(struct bl_conn_lease *lease)
 {
         struct bl_conn *c = lease->c;
         struct link *l = lease->link;
-        bool dead = virConnectIsAlive(l->conn) == 0, close_it, first = l->first;
+        bool dead = virConnectIsAlive(l->conn) == 0, close_it, close_here, first = l->first;
 
         pthread_mutex_lock(&c->lock);
         l->busy = false;
@@ -335,12 +346,16 @@ void bl_conn_release(struct bl_conn_lease *lease)
         if (dead && !l->first)
                 l->retired = true;
         close_it = l->retired;
+        close_here = close_it && c->ending && !l->closing;
+        l->closing = l->closing || close_here;
         pthread_mutex_unlock(&c->lock);
 
         /* only the pointer is compared, so it does not matter if the link goes meanwhile */
         if (dead && first)
                 bl_conn_post_loss(c, l, VIR_CONNECT_CLOSE_REASON_ERROR);
-        if (close_it)
+        if (close_here)
+                close_in_worker(c, l);
+        else if (close_it)
                 (void)bl_pool_post(c->pool, bl_links_sweep_soon, c);
         free(lease);
 }

@@ -54,6 +54,7 @@ struct bl_conn {
         unsigned n_links;
         unsigned opening; /* further links that workers are opening */
         bool usable; /* connected, as the workers see it */
+        bool ending; /* stopped, as the workers see it: no job for closing is taken any more */
 };
 
 /* A job of ours: arg for the pool. */

@@ -101,5 +101,7 @@ const char *bl_state_to_string(enum bl_host_state s);
 const char *bl_reason_to_string(enum bl_reason r);
 const char *bl_hold_to_string(enum bl_hold h);
 const char *bl_no_reclaim_to_string(enum bl_no_reclaim r);
+/* The same for people: "it has no virtio balloon device". */
+const char *bl_no_reclaim_explain(enum bl_no_reclaim r);
 
 #endif

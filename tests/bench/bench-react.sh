@@ -74,10 +74,11 @@ used() {
   echo "$sum"
 }
 
-# ms between a wall time and the first balloon command after $2 (both us)
-first_command() { # FROM_US: us of the first downward command since
+# No awk here ends before its input does: under pipefail that would end the script.
+# us of the first command to a giver since FROM_US
+first_command() { # FROM_US
   local g
-  for g in "${givers[@]}"; do vm_balloon_commands "$g"; done | sort -n | awk -v f="$1" '$1 >= f { print $1; exit }'
+  for g in "${givers[@]}"; do vm_balloon_commands "$g"; done | sort -n | awk -v f="$1" '$1 >= f && !n++ { print $1 }'
 }
 
 # us at which the balloons of all givers together hold $2 bytes more than at $1
@@ -86,7 +87,7 @@ when_moved() { # FROM_US BYTES
   for g in "${givers[@]}"; do vm_balloon_moves "$g" | sed "s/^/$g /"; done | sort -n -k2 |
     awk -v f="$1" -v want="$2" '
       { if ($2 < f) base[$1] = $3; cur[$1] = $3 }
-      $2 >= f { sum = 0; for (g in cur) sum += cur[g] - base[g]; if (sum >= want) { print $2; exit } }'
+      $2 >= f { sum = 0; for (g in cur) sum += cur[g] - base[g]; if (sum >= want && !n++) print $2 }'
 }
 
 moved_since() { [ -n "$(when_moved "$1" "$move")" ]; }

@@ -46,7 +46,7 @@ fetch_kernel() {
   # Fetched once: remove OUTDIR/kernel to look for a newer one.
   [[ ! -e $out/kernel/done ]] || return 0
   if [[ -z $package ]]; then
-    package=$(apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+    package=$(apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" && !n++ { print $2 }')
   fi
   [[ -n $package ]] || die "apt knows no linux-image-amd64 (apt-get update?)"
   rm -rf "$tmp"

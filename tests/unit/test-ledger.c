@@ -448,9 +448,45 @@ static void test_save_fails(void **state)
         l = bl_ledger_free(l);
 }
 
+/* Whether a rollback was under way is known to the next daemon, also on the
+ * next boot; a file from before there was this has none. */
+static void test_rollback(void **state)
+{
+        struct dir *d = *state;
+        struct bl_ledger *l = open_quiet(d, "boot-1");
+        char path[128];
+        FILE *f;
+
+        assert_int_equal(bl_ledger_rollback(l), BL_ROLLBACK_NONE);
+        bl_ledger_set_rollback(l, BL_ROLLBACK_RUNNING);
+        assert_int_equal(bl_ledger_save(l, true), 0);
+        (void)bl_ledger_free(l);
+        l = open_quiet(d, "boot-1");
+        assert_int_equal(bl_ledger_rollback(l), BL_ROLLBACK_RUNNING);
+        bl_ledger_set_rollback(l, BL_ROLLBACK_DONE);
+        assert_int_equal(bl_ledger_save(l, true), 0);
+        (void)bl_ledger_free(l);
+        l = open_quiet(d, "boot-2");
+        assert_int_equal(bl_ledger_rollback(l), BL_ROLLBACK_DONE);
+        (void)bl_ledger_free(l);
+
+        in_dir(d, "ledger.json", path, sizeof(path));
+        f = fopen(path, "we");
+        assert_non_null(f);
+        fputs("{\"version\": 1, \"boot_id\": \"boot-2\", \"act\": null, \"held\": false, \"trusted\": true, "
+              "\"phase\": 4096, \"vms\": {}}",
+              f);
+        fclose(f);
+        l = open_quiet(d, "boot-2");
+        assert_int_equal(bl_ledger_rollback(l), BL_ROLLBACK_NONE);
+        assert_int_equal(bl_ledger_phase(l), 4096);
+        (void)bl_ledger_free(l);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_rollback, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_new, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_host_boot, setup, teardown),

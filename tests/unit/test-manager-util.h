@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A whole manager on a loop of its own, against libvirt's test driver: real
- * connection, domains, metadata and events.  It has no QEMU and does not tell
- * how large a balloon is, so that the tests say so themselves (balloon_is).
+ * connection, domains, metadata and events.  It has no QEMU, and a
+ * poll of it does not tell how large a balloon is: the tests say so (balloon_is).
  * The host is a fixture.
  */
 #ifndef BALLAST_TEST_MANAGER_UTIL_H
@@ -74,7 +74,7 @@ static inline void write_conf(const struct fixture *f, const char *uri, const ch
         assert_non_null(file);
         fprintf(file,
                 "[daemon]\nlibvirt_uri=%s\nstate_dir=%s/state\nruntime_dir=%s/run\nlibvirt_run_dir=%s/qemu\n"
-                "log_level=debug\n[host]\npsi=no\nbudget=1G\nsample_min=50ms\n%s",
+                "log_level=error\n[host]\npsi=no\nbudget=1G\nsample_min=50ms\n%s",
                 uri, f->dir, f->dir, f->dir, more);
         assert_int_equal(fclose(file), 0);
 }
@@ -121,23 +121,28 @@ static inline void restart(struct fixture *f, const char *name)
         SPIN_UNTIL(f, is_known(f, name));
 }
 
-/* A VM of 1 GiB with a balloon; the fixture frees it. */
-static inline virDomainPtr vm_create(struct fixture *f, const char *name, bool persistent)
+/* A VM of 1 GiB with a balloon; the fixture frees it.  uuid NULL: any. */
+static inline virDomainPtr vm_create_as(struct fixture *f, const char *name, const char *uuid, bool persistent)
 {
         char xml[1024];
         virDomainPtr d;
 
         snprintf(xml, sizeof(xml),
-                 "<domain type='test'><name>%s</name><memory unit='MiB'>1024</memory>"
+                 "<domain type='test'><name>%s</name>%s%s%s<memory unit='MiB'>1024</memory>"
                  "<currentMemory unit='MiB'>1024</currentMemory><vcpu>1</vcpu><os><type>hvm</type></os>"
                  "<devices><memballoon model='virtio'/></devices></domain>",
-                 name);
+                 name, uuid ? "<uuid>" : "", uuid ? uuid : "", uuid ? "</uuid>" : "");
         d = persistent ? virDomainDefineXML(f->other, xml) : virDomainCreateXML(f->other, xml, 0);
         assert_non_null(d);
         f->vms[f->n_vms++] = d;
         if (persistent)
                 assert_int_equal(virDomainCreate(d), 0);
         return d;
+}
+
+static inline virDomainPtr vm_create(struct fixture *f, const char *name, bool persistent)
+{
+        return vm_create_as(f, name, NULL, persistent);
 }
 
 /* The balloon has this size, seen now or at another time. */
@@ -191,7 +196,7 @@ static inline int setup_dirs(void **state)
         char path[128];
 
         virSetErrorFunc(NULL, silent);
-        bl_log_init(getenv("BL_TEST_DEBUG") ? LOG_DEBUG : LOG_CRIT);
+        bl_log_init(LOG_CRIT);
         snprintf(f->dir, sizeof(f->dir), "/tmp/ballast-test-manager-XXXXXX");
         if (!mkdtemp(f->dir))
                 return -1;
