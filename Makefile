@@ -83,6 +83,8 @@ programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(if $(SANITIZE),,$(BUILD)/bal
         bench-react bench-scale fuzz-long check-sanitize valgrind
 .DELETE_ON_ERROR:
 .SUFFIXES:
+# objects of tests are kept: a second make has nothing to do
+.SECONDARY:
 
 all: deps-check $(programs) man
 man: $(man_out)
@@ -179,8 +181,11 @@ check:
 	@tests/install-deps
 	@$(MAKE) --no-print-directory check-run
 
+# what is installed is what is built without a sanitizer: the agent is static
+check_scripts = $(wildcard tests/unit/*.sh) $(if $(SANITIZE),,$(wildcard tests/build/*.sh)) $(cli_tests)
 check-run: all tests
-	@BUILD=$(BUILD) tests/run -j 2 -t 120 $(unit_bin) $(sim_bin) $(wildcard tests/unit/*.sh tests/build/*.sh) $(cli_tests)
+	@BUILD=$(BUILD) TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp \
+	  tests/run -j 2 -t 120 $(unit_bin) $(sim_bin) $(check_scripts)
 
 test:
 	@tests/install-deps

@@ -150,7 +150,7 @@ bool bl_links_sweep(struct bl_conn *c)
 
         pthread_mutex_lock(&c->lock);
         for (struct link *l = c->links; l; l = l->next) {
-                if (!l->first && !l->retired && !l->busy && now - l->idle_since >= LINK_IDLE)
+                if (!l->first && !l->retired && !l->busy && bl_sub_sat(now, l->idle_since) >= LINK_IDLE)
                         l->retired = true;
                 if (l->retired && !l->busy && !l->closing && n < LINKS_MAX)
                         close_me[n++] = l;
