@@ -743,17 +743,15 @@ static char *next_line(char *buf, int size, void *userdata)
         return buf;
 }
 
-/* Messages are in the report; a negative answer is for what ends the loading. */
-static int load_file(struct loading *l, const char *path, bool optional)
+static int load_path(struct loading *l, bool optional)
 {
         _cleanup_free_ char *text = NULL;
         size_t len;
         int r;
 
-        l->path = path;
         l->line = 0;
         l->unknown[0] = '\0';
-        r = bl_fs_read_alloc(path, FILE_MAX_BYTES, &text, &len);
+        r = bl_fs_read_alloc(l->path, FILE_MAX_BYTES, &text, &len);
         if (r == -ENOMEM)
                 return r;
         if (r == -ENOENT && optional) {
@@ -773,6 +771,17 @@ static int load_file(struct loading *l, const char *path, bool optional)
         if (r > 0)
                 report(l, LOG_ERR, (unsigned)r, "is neither a [section] nor \"key = value\" nor a # comment");
         return r < 0 ? -ENOMEM : 0;
+}
+
+/* Messages are in the report; a negative answer is for what ends the loading. */
+static int load_file(struct loading *l, const char *path, bool optional)
+{
+        int r;
+
+        l->path = path;
+        r = load_path(l, optional);
+        l->path = NULL;
+        return r;
 }
 
 struct dropin {
@@ -839,6 +848,7 @@ static int collect_dropins(struct loading *l, const char *dir, struct dropins *d
                         return 0;
                 l->path = dir;
                 report(l, LOG_ERR, 0, "cannot be read: %s", strerror(-r));
+                l->path = NULL;
                 return r;
         }
         while ((e = readdir(d))) {

@@ -14,6 +14,9 @@
 /* A stuck guest is tried again with this much: worth having, and no harm if it is more than is needed. */
 #define PROBE (64 * BL_MIB)
 
+/* Guests begin to move within some 20 ms of a command; each command wakes one and writes a record. */
+#define RETARGET (250 * BL_MSEC)
+
 struct sums {
         uint64_t promised; /* granted before and not used yet */
         uint64_t coming; /* to be freed within the horizon by earlier commands */
@@ -226,7 +229,7 @@ static void decide_grant(const struct bl_tick *t, struct bl_work *w, struct bl_d
         w->st->asked_at = t->now;
 }
 
-static void decide_take(struct bl_work *w, struct bl_decision *d, enum bl_reason why)
+static void decide_take(const struct bl_tick *t, struct bl_work *w, struct bl_decision *d, enum bl_reason why)
 {
         uint64_t was = w->st->dir < 0 ? bl_min(w->vm->target, w->vm->actual) : w->vm->actual;
         uint64_t to = w->take > 0 ? bl_max(w->base, w->lowest) : w->forced;
@@ -235,6 +238,11 @@ static void decide_take(struct bl_work *w, struct bl_decision *d, enum bl_reason
         /* never to the bare size when it is not a legal target, and never upwards */
         if (to == UINT64_MAX || bl_add_sat(to, BL_STEP) > was) {
                 d->why = w->st->dir < 0 ? BL_WHY_IN_FLIGHT : BL_WHY_DEAD_BAND;
+                return;
+        }
+        /* a little more of one that has not even begun can wait until it has */
+        if (w->st->dir < 0 && !w->st->moved && bl_sub_sat(t->now, w->vm->target_at) < RETARGET && was - to < PROBE) {
+                d->why = BL_WHY_IN_FLIGHT;
                 return;
         }
         d->act = true;
@@ -273,7 +281,7 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
         } else if (park(w, d)) {
                 return;
         } else if (w->take > 0 || w->forced > 0) {
-                decide_take(w, d, why);
+                decide_take(t, w, d, why);
         } else if (w->due > 0) {
                 d->why = BL_WHY_WAIT_FREE;
         } else if (d->why == BL_WHY_NOTHING) {

@@ -194,8 +194,11 @@ static int open_further(struct bl_conn *c, struct link **ret, char **ret_message
         virConnectPtr conn = bl_link_open(c);
         struct link *l;
 
-        if (!conn)
-                return bl_virt_error(ret_message);
+        if (!conn) {
+                const int r = bl_virt_error(ret_message);
+
+                return r < 0 ? r : -EIO;
+        }
         l = bl_link_new(c, conn);
         if (!l) {
                 (void)virConnectClose(conn);

@@ -110,7 +110,8 @@ struct bl_balloon_request {
         uint64_t from; /* balloon size when decided */
         uint64_t to; /* target, bytes; rounded down to KiB for libvirt */
         uint64_t tolerance; /* how far `from` may be off; shrinking only */
-        uint64_t transit; /* it is on its way down to this by our own command: found there it has not "moved"; 0: it is not */
+        uint64_t transit; /* it is on its way down to this by our own command: found there it has not "moved"; 0: it is
+                             not */
         uint64_t floor; /* of the decision; 0: not checked */
         uint64_t available; /* MemAvailable when decided; BL_UNSET: floor is not checked */
         bool force; /* by hand: only NOT_RUNNING and INSTANCE refuse */
