@@ -154,8 +154,10 @@ static void recall(struct bl_guest *g, usec_t now)
                 bl_watch_command(&g->watch, t->from, t->to, bl_max(at, 1));
                 bl_watch_answered(&g->watch, t->to,
                                   t->state == BL_TARGET_DONE ? BL_WATCH_ANSWER_DONE : BL_WATCH_ANSWER_UNKNOWN, at);
+                /* One that may never have been given is not waited for: the guest would be
+                 * taken for stuck.  If it was given, the guest is at it, or on its way. */
+                g->target_at = t->state == BL_TARGET_DONE ? bl_max(at, 1) : 0;
                 g->target = t->to;
-                g->target_at = bl_max(at, 1);
                 if (t->state == BL_TARGET_IN_FLIGHT) {
                         (void)bl_ledger_end(m->ledger, g->uuid, t->to, false, BL_TARGET_UNKNOWN);
                         bl_manager_note(m, g, LOG_NOTICE, BL_EV_RECOVERED, "recover.in-flight", "seen", t->from, t->to,

@@ -107,8 +107,9 @@ check "explain has a line for each event" test "$(wc -l <<< "$out")" -eq 3
 stamp=$(head -n 1 <<< "$out" | cut -c 1-19)
 TZ=Asia/Kolkata run explain
 there=$(head -n 1 <<< "$out" | cut -c 1-19)
-check "explain speaks local time" test \
-  $(($(TZ=Asia/Kolkata date -d "$there" +%s) - $(date -d "$stamp" +%s))) -eq 0 -a "$there" != "$stamp"
+# the fake reckons its times from each call
+later=$(($(TZ=Asia/Kolkata date -d "$there" +%s) - $(date -d "$stamp" +%s)))
+check "explain speaks local time" test "$later" -ge 0 -a "$later" -le 30 -a "$there" != "$stamp"
 
 # --- metrics
 run metrics

@@ -116,13 +116,13 @@ check 'all that in one process' still "$pid"
 
 # --- reload -------------------------------------------------------------------
 mkdir -p "$conf"
-printf '[host]\npsi_stall = 150ms\n' >"$conf/fullsys.conf"
+printf '[Host]\nPSIStall=150ms\n' >"$conf/fullsys.conf"
 check 'systemctl reload' timeout 30 systemctl reload "$unit"
-check 'the new setting is in force' wait_for 5 ctl_is config 'any(.settings[]; .key == "psi_stall" and .value == "150ms")'
-printf '[host]\npsi_stall = nonsense\n' >"$conf/fullsys.conf"
+check 'the new setting is in force' wait_for 5 ctl_is config 'any(.settings[]; .key == "PSIStall" and .value == "150ms")'
+printf '[Host]\nPSIStall=nonsense\n' >"$conf/fullsys.conf"
 timeout 30 systemctl reload "$unit" || true
 check 'with a bad file it stays up' still "$pid"
-check 'and keeps what it had' ctl_is config 'any(.settings[]; .key == "psi_stall" and .value == "150ms")'
+check 'and keeps what it had' ctl_is config 'any(.settings[]; .key == "PSIStall" and .value == "150ms")'
 rm "$conf/fullsys.conf"
 timeout 30 systemctl reload "$unit" || true
 
