@@ -133,7 +133,7 @@ static char *report_error(const struct bl_conf_report *rep)
         return NULL;
 }
 
-static int load(const struct bl_manager_options *o, struct bl_conf **ret, struct bl_conf_report *rep)
+int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **ret, struct bl_conf_report *rep)
 {
         struct bl_conf_paths paths = {.root = o->root, .file = o->conf_file};
         _cleanup_(bl_conf_freep) struct bl_conf *conf = NULL;
@@ -156,11 +156,6 @@ static int load(const struct bl_manager_options *o, struct bl_conf **ret, struct
         return r;
 }
 
-int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **ret, struct bl_conf_report *rep)
-{
-        return load(o, ret, rep);
-}
-
 /* What was changed and takes a restart; NULL: nothing. */
 static const char *restart_needed(const struct bl_conf *now, const struct bl_conf *before)
 {
@@ -176,7 +171,7 @@ int bl_control_reload(struct bl_manager *m, char **ret_message)
         struct bl_conf_report rep = {0};
         struct bl_conf *conf = NULL;
         const char *restart;
-        int r = load(&m->options, &conf, &rep);
+        int r = bl_manager_load_conf(&m->options, &conf, &rep);
 
         if (r < 0) {
                 if (ret_message)
