@@ -38,8 +38,9 @@ check 'each command has a reason id and a sentence' \
 check 'one that does not follow is not taken for one that does' actual_at_least deaf "$(mib 384)"
 
 vm_cmd need 'free n' > /dev/null
-back() { actual_at_least g1 "$(mib 500)"; }
-check 'memory goes back when it is free again' until_true 30 back
+# need too: what it had freed was taken for g1, and it waits its turn
+back() { actual_at_least g1 "$(mib 500)" && actual_at_least need "$(mib 500)"; }
+check 'memory goes back when it is free again' until_true 60 back
 sleep 5
 ballast_mark
 sleep 10
