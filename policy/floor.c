@@ -51,20 +51,3 @@ void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uin
 
         *ret = (struct bl_need){.need = need, .margin = margin, .floor = bl_add_sat(need, margin)};
 }
-
-uint64_t bl_guest_floor(const struct bl_vm *vm, const struct bl_policy_config *c, bool hard)
-{
-        const struct bl_guest_stats *s = &vm->stats;
-        uint64_t actual = vm->actual;
-        struct bl_need n;
-
-        if (s->actual != 0 && s->actual != BL_UNSET)
-                actual = s->actual;
-        else if (s->total > actual)
-                /* The report is from before the balloon grew: its own figures belong together.  The
-                 * kernel's own part is then guessed: a 64th for struct pages, as much for the rest. */
-                actual = bl_add_sat(s->total, s->total / 32);
-
-        bl_guest_need(vm, c, actual, hard, &n);
-        return n.floor;
-}

@@ -9,13 +9,11 @@
 
 #include "daemon/util/fields.h"
 #include "daemon/util/fs.h"
-#include "daemon/util/size.h"
+#include "daemon/util/procstat.h"
 
 /* about 1,400 bytes in 2026, more with hundreds of CPUs or memory nodes */
 #define STATUS_MAX 8192
 #define STAT_MAX   2048
-/* QEMU's command line grows with its devices; the uuid stands near its beginning */
-#define CMDLINE_MAX (64 * 1024)
 
 /*
  * Why status and not statm.  Kernel 6.18, a process of 0.5 GiB, kept open,
@@ -67,33 +65,6 @@ int bl_proc_mem_parse(const char *text, struct bl_proc_mem *ret)
         return 0;
 }
 
-int bl_proc_start_parse(const char *text, uint64_t *ret)
-{
-        uint64_t start = 0;
-        const char *p;
-
-        /* field 2 is the name in parentheses, and may hold blanks and parentheses itself */
-        p = strrchr(text, ')');
-        if (!p)
-                return -EBADMSG;
-        for (int field = 2; field < 22; field++) {
-                p = strchr(p + 1, ' ');
-                if (!p)
-                        return -EBADMSG;
-        }
-        p++;
-        if (*p < '0' || *p > '9')
-                return -EBADMSG;
-        for (; *p >= '0' && *p <= '9'; p++)
-                if (__builtin_mul_overflow(start, 10U, &start) ||
-                    __builtin_add_overflow(start, (uint64_t)(*p - '0'), &start))
-                        return -EBADMSG;
-        if (*p != ' ')
-                return -EBADMSG;
-        *ret = start;
-        return 0;
-}
-
 /* The kernel says ENOENT for a process that is not there and ESRCH for one that went. */
 static int gone(int r)
 {
@@ -103,7 +74,7 @@ static int gone(int r)
 int bl_resident_open(const char *root, pid_t pid, uint64_t start, struct bl_resident **ret)
 {
         _cleanup_(bl_resident_freep) struct bl_resident *p = NULL;
-        char path[PATH_MAX], dir[32], stat[STAT_MAX];
+        char path[PATH_MAX], dir[32], stat[STAT_MAX], state;
         ssize_t n;
         int r;
 
@@ -129,7 +100,7 @@ int bl_resident_open(const char *root, pid_t pid, uint64_t start, struct bl_resi
         n = bl_fs_read_at(p->dirfd, "stat", stat, sizeof stat);
         if (n < 0)
                 return gone((int)n);
-        r = bl_proc_start_parse(stat, &p->start);
+        r = bl_proc_stat_parse(stat, &state, &p->start);
         if (r < 0)
                 return r;
         if (start && start != p->start)
@@ -170,60 +141,4 @@ uint64_t bl_resident_start(const struct bl_resident *r)
 int bl_resident_dirfd(const struct bl_resident *r)
 {
         return r->dirfd;
-}
-
-/* Is `word` one of the arguments, which are ended by NUL each? */
-static bool has_argument(const char *cmdline, size_t len, const char *word)
-{
-        const size_t word_len = strlen(word);
-
-        for (const char *p = cmdline; p < cmdline + len;) {
-                const size_t n = strnlen(p, len - (size_t)(p - cmdline));
-
-                if (n == word_len && memcmp(p, word, n) == 0)
-                        return true;
-                p += n + 1;
-        }
-        return false;
-}
-
-int bl_vm_pid(const char *root, const char *run_dir, const char *name, const char *uuid, pid_t *ret)
-{
-        char path[PATH_MAX], text[32];
-        uint64_t pid;
-        ssize_t n;
-        int k;
-
-        /* libvirt refuses such names; a path would be built from it */
-        if (!*name || strchr(name, '/'))
-                return -EINVAL;
-        k = snprintf(path, sizeof path, "%s/%s.pid", run_dir, name);
-        if (k < 0 || (size_t)k >= sizeof path)
-                return -ENAMETOOLONG;
-        n = bl_fs_read(NULL, path, text, sizeof text);
-        if (n == -EFBIG)
-                return -EBADMSG;
-        if (n < 0)
-                return (int)n;
-        text[strcspn(text, "\n")] = '\0';
-        if (bl_uint_parse(text, &pid) < 0 || pid == 0 || pid > INT_MAX)
-                return -EBADMSG;
-
-        if (uuid) {
-                _cleanup_free_ char *cmdline = malloc(CMDLINE_MAX);
-
-                if (!cmdline)
-                        return -ENOMEM;
-                (void)snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-                n = bl_fs_read(root, path, cmdline, CMDLINE_MAX);
-                if (n == -EFBIG)
-                        n = CMDLINE_MAX - 1;
-                if (n < 0)
-                        return gone((int)n);
-                if (!has_argument(cmdline, (size_t)n, uuid))
-                        return -ESRCH;
-        }
-
-        *ret = (pid_t)pid;
-        return 0;
 }

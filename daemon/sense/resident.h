@@ -34,9 +34,6 @@ static inline uint64_t bl_proc_mem_resident(const struct bl_proc_mem *m)
 /* -ESRCH: a process without memory (zombie, kernel thread); -EBADMSG. */
 int bl_proc_mem_parse(const char *text, struct bl_proc_mem *ret);
 
-/* Start time in clock ticks since boot: field 22 of /proc/PID/stat.  -EBADMSG. */
-int bl_proc_start_parse(const char *text, uint64_t *ret);
-
 struct bl_resident;
 
 /* `start`: the start time that the process must have, 0 for any.
@@ -53,13 +50,5 @@ uint64_t bl_resident_start(const struct bl_resident *r);
 
 /* The descriptor of /proc/PID, for other readers of the same process; owned by `r`. */
 int bl_resident_dirfd(const struct bl_resident *r);
-
-/*
- * The VMM's process by libvirt's RUN_DIR/NAME.pid (run_dir is not prefixed by
- * root).  `uuid`, as text, must be an argument of its command line, so that a
- * stale pid file names nobody else; NULL: not checked.
- * -ENOENT: no such file; -EBADMSG: no number in it; -ESRCH: stale.
- */
-int bl_vm_pid(const char *root, const char *run_dir, const char *name, const char *uuid, pid_t *ret);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,10 @@
 #include <unistd.h>
 
 #include <ballast/cleanup.h>
+
+#include "daemon/util/fs.h"
+#include "daemon/util/procstat.h"
+#include "daemon/util/size.h"
 
 #define DEFAULT_RUN_DIR  "/run/libvirt/qemu"
 #define DEFAULT_PROC_DIR "/proc"
@@ -64,75 +67,37 @@ int bl_uuid_from_string(const char *s, uint8_t ret[BL_UUID_LEN])
         return 0;
 }
 
-/* A short file's beginning, NUL-ended; returns the length or negative errno. */
-static ssize_t read_small(const char *path, char *buf, size_t size)
-{
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-        size_t len = 0;
-
-        if (fd < 0)
-                return -errno;
-        while (len < size - 1) {
-                ssize_t n = read(fd, buf + len, size - 1 - len);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                if (n == 0)
-                        break;
-                len += (size_t)n;
-        }
-        buf[len] = '\0';
-        return (ssize_t)len;
-}
-
 static int no_process(ssize_t r)
 {
         return r == -ENOENT || r == -ESRCH ? -ESRCH : (int)r;
 }
 
-/* State letter and start time; the name field may hold blanks and brackets. */
 static int read_stat(const char *proc_dir, pid_t pid, char *ret_state, uint64_t *ret_start)
 {
-        char path[4096], buf[1024], *p, state;
-        uint64_t start;
+        char path[4096], buf[2048];
         ssize_t n;
 
         if (snprintf(path, sizeof(path), "%s/%d/stat", proc_dir ?: DEFAULT_PROC_DIR, (int)pid) >= (int)sizeof(path))
                 return -ENAMETOOLONG;
-        n = read_small(path, buf, sizeof(buf));
+        n = bl_fs_read(NULL, path, buf, sizeof(buf));
         if (n < 0)
                 return no_process(n);
-        p = strrchr(buf, ')');
-        if (!p || p[1] != ' ')
-                return -ESRCH;
-        state = p[2];
-        /* state is field 3, start time 22 */
-        p += 2;
-        for (int field = 3; field < 22; field++) {
-                p = strchr(p, ' ');
-                if (!p)
-                        return -ESRCH;
-                p++;
-        }
-        if (sscanf(p, "%" SCNu64, &start) != 1)
-                return -ESRCH;
-        *ret_state = state;
-        *ret_start = start;
-        return 0;
+        return bl_proc_stat_parse(buf, ret_state, ret_start) < 0 ? -ESRCH : 0;
 }
 
-/* Is the UUID one of QEMU's arguments?  libvirt passes it as "-uuid UUID"; the
- * arguments are long, so the file is read in pieces that overlap. */
-static int cmdline_has(const char *proc_dir, pid_t pid, const char *uuid)
+/* Is the UUID one of QEMU's arguments, a whole one?  libvirt passes it as "-uuid
+ * UUID"; each ends with a NUL, and the first is the program.  They are long, so
+ * the file is read in pieces that overlap. */
+static int cmdline_has(const char *proc_dir, pid_t pid, const char uuid[37])
 {
-        char path[4096], buf[8192 + 64];
-        size_t keep = 0, uuid_len = strlen(uuid);
+        char path[4096], buf[8192 + 64], word[39] = "";
+        const size_t len = 1 + strlen(uuid) + 1;
+        size_t keep = 0;
         _cleanup_close_ int fd = -1;
 
         if (snprintf(path, sizeof(path), "%s/%d/cmdline", proc_dir ?: DEFAULT_PROC_DIR, (int)pid) >= (int)sizeof(path))
                 return -ENAMETOOLONG;
+        memcpy(word + 1, uuid, len - 1);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return no_process(-errno);
@@ -146,9 +111,9 @@ static int cmdline_has(const char *proc_dir, pid_t pid, const char *uuid)
                 if (n == 0)
                         return 0;
                 n += (ssize_t)keep;
-                if (memmem(buf, (size_t)n, uuid, uuid_len))
+                if (memmem(buf, (size_t)n, word, len))
                         return 1;
-                keep = (size_t)n < uuid_len - 1 ? (size_t)n : uuid_len - 1;
+                keep = (size_t)n < len - 1 ? (size_t)n : len - 1;
                 memmove(buf, buf + n - keep, keep);
         }
 }
@@ -156,23 +121,22 @@ static int cmdline_has(const char *proc_dir, pid_t pid, const char *uuid)
 int bl_instance_find(const char *run_dir, const char *proc_dir, const char *name, const uint8_t uuid[BL_UUID_LEN],
                      struct bl_instance *ret)
 {
-        char path[4096], buf[64], text[37], state, *end;
+        char path[4096], buf[64], text[37], state;
         struct bl_instance i;
         ssize_t n;
-        long pid;
+        uint64_t pid;
         int r;
 
         /* a name is one component: libvirt refuses others, and so do we */
-        if (strchr(name, '/'))
+        if (!*name || strchr(name, '/'))
                 return -EINVAL;
         if (snprintf(path, sizeof(path), "%s/%s.pid", run_dir ?: DEFAULT_RUN_DIR, name) >= (int)sizeof(path))
                 return -ENAMETOOLONG;
-        n = read_small(path, buf, sizeof(buf));
+        n = bl_fs_read(NULL, path, buf, sizeof(buf));
         if (n < 0)
-                return (int)n;
-        errno = 0;
-        pid = strtol(buf, &end, 10);
-        if (errno || end == buf || (*end && *end != '\n') || pid <= 1 || pid > INT32_MAX)
+                return n == -EFBIG ? -EINVAL : (int)n;
+        buf[strcspn(buf, "\n")] = '\0';
+        if (bl_uint_parse(buf, &pid) < 0 || pid <= 1 || pid > INT32_MAX)
                 return -EINVAL;
 
         i.pid = (pid_t)pid;

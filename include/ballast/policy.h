@@ -48,11 +48,6 @@ enum bl_stats_verdict { BL_STATS_GOOD, BL_STATS_MISSING, BL_STATS_ABSURD, BL_STA
 /* May a VM be shrunk on these figures?  Stale is older than three periods. */
 enum bl_stats_verdict bl_stats_check(const struct bl_guest_stats *s, uint64_t max, usec_t now);
 
-/* Least balloon size that leaves the guest what it uses itself plus a margin;
- * counts available memory, caches, swap and what cannot move, never MemFree
- * alone.  `hard` halves the margin.  Only for stats that are good. */
-uint64_t bl_guest_floor(const struct bl_vm *vm, const struct bl_policy_config *c, bool hard);
-
 /* One sentence for people about decision `i`, in English, without a newline;
  * sizes in binary units.  Returns the length as snprintf does. */
 int bl_explain(const struct bl_plan *p, const struct bl_snapshot *s, size_t i, char *buf, size_t size);

@@ -6,10 +6,10 @@
 #include <ballast/cleanup.h>
 
 #include "daemon/sense/resident.h"
+#include "daemon/util/procstat.h"
 #include "tests/unit/test-host-util.h"
 
-#define PID  808 /* in the fixture */
-#define UUID "11111111-2222-4333-8444-555555555555"
+#define PID 808 /* in the fixture */
 
 static char *fixture(const char *path)
 {
@@ -40,10 +40,11 @@ static void test_start_time(void **state)
 {
         struct bl_resident *r = NULL;
         uint64_t start;
+        char letter;
         char *text = fixture(HOST_FIXTURE "/proc/808/stat");
 
         (void)state;
-        assert_int_equal(bl_proc_start_parse(text, &start), 0);
+        assert_int_equal(bl_proc_stat_parse(text, &letter, &start), 0);
         free(text);
         assert_int_equal(bl_resident_open(HOST_FIXTURE, PID, start, &r), 0);
         r = bl_resident_free(r);
@@ -52,20 +53,6 @@ static void test_start_time(void **state)
         assert_int_equal(bl_resident_open(HOST_FIXTURE, 0, 0, &r), -ESRCH);
         assert_int_equal(bl_resident_open(HOST_FIXTURE, -1, 0, &r), -ESRCH);
         assert_null(r);
-
-        /* a name may hold anything */
-        assert_int_equal(
-                bl_proc_start_parse("1 (a) b) (c 5) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 4711 23", &start),
-                0);
-        assert_int_equal(start, 4711);
-        assert_int_equal(bl_proc_start_parse("", &start), -EBADMSG);
-        assert_int_equal(bl_proc_start_parse("1 (a", &start), -EBADMSG);
-        assert_int_equal(bl_proc_start_parse("1 (a) S 4 5", &start), -EBADMSG);
-        assert_int_equal(bl_proc_start_parse("1 (a) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 471", &start),
-                         -EBADMSG);
-        assert_int_equal(bl_proc_start_parse("1 (a) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 x 23", &start),
-                         -EBADMSG);
-        assert_int_equal(start, 4711);
 }
 
 static void test_hostile(void **state)
@@ -120,41 +107,6 @@ static void test_a_process_that_ends(void **state)
         assert_int_equal(m.anon, 7);
 }
 
-static void test_pid_files(void **state)
-{
-        char run[PATH_MAX];
-        pid_t pid = 7;
-
-        (void)state;
-        assert_int_equal(bl_path_join(run, sizeof run, test_root, "/run"), 0);
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -ENOENT);
-        test_write("/run/web1.pid", "808");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), 0);
-        assert_int_equal(pid, PID);
-        test_write("/run/web1.pid", "808\n");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", NULL, &pid), 0);
-
-        pid = 7;
-        /* the number is another process's now: all of an argument counts, not a part of one */
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", "21111111-2222-4333-8444-555555555555", &pid), -ESRCH);
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", "11111111", &pid), -ESRCH);
-        test_write("/run/web1.pid", "809\n");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -ESRCH);
-        test_write("/run/web1.pid", "");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -EBADMSG);
-        test_write("/run/web1.pid", "0");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -EBADMSG);
-        test_write("/run/web1.pid", "-1");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -EBADMSG);
-        test_write("/run/web1.pid", "99999999999");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -EBADMSG);
-        test_write("/run/web1.pid", "808                                                            ");
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "web1", UUID, &pid), -EBADMSG);
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "../web1", UUID, &pid), -EINVAL);
-        assert_int_equal(bl_vm_pid(HOST_FIXTURE, run, "", UUID, &pid), -EINVAL);
-        assert_int_equal(pid, 7);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -162,7 +114,6 @@ int main(void)
                 cmocka_unit_test(test_start_time),
                 cmocka_unit_test(test_hostile),
                 cmocka_unit_test(test_a_process_that_ends),
-                cmocka_unit_test_setup_teardown(test_pid_files, test_root_make, test_root_remove),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,7 +105,7 @@ static void test_find(void **state)
         /* wherever the UUID is, also across the pieces that are read */
         for (size_t at = 0; at<sizeof(cmdline) - 40; at += at> 8100 && at < 8300 ? 1 : 97) {
                 memset(cmdline, 'x', sizeof(cmdline));
-                memcpy(cmdline + at, UUID_TEXT, 36);
+                memcpy(cmdline + at, "\0" UUID_TEXT, 38);
                 put("4242/cmdline", cmdline, sizeof(cmdline));
                 assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), 0);
         }
@@ -114,9 +114,13 @@ static void test_find(void **state)
         assert_int_equal(bl_instance_state(root, &i, &c), 0);
         assert_int_equal(c, 'S');
 
-        /* somebody else's process by now */
-        put_text("4242/cmdline", "qemu-system-x86_64");
+        /* somebody else's process by now: all of an argument counts, not a part of one */
         i.pid = 7;
+        put("4242/cmdline", "qemu\0-uuid\0x" UUID_TEXT, sizeof("qemu\0-uuid\0x" UUID_TEXT));
+        assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -ESRCH);
+        put("4242/cmdline", "qemu\0-uuid\0" UUID_TEXT "x", sizeof("qemu\0-uuid\0" UUID_TEXT "x"));
+        assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -ESRCH);
+        put_text("4242/cmdline", "qemu-system-x86_64");
         assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -ESRCH);
         assert_int_equal(i.pid, 7);
         i = (struct bl_instance){.pid = 4242, .start = 98766};
@@ -126,6 +130,11 @@ static void test_find(void **state)
         assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -EINVAL);
         put_text("vm.pid", "");
         assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -EINVAL);
+        put_text("vm.pid", "-1");
+        assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -EINVAL);
+        put_text("vm.pid", "4242                                                            ");
+        assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -EINVAL);
+        assert_int_equal(bl_instance_find(root, root, "", uuid, &i), -EINVAL);
         put_text("vm.pid", "0");
         assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), -EINVAL);
         put_text("vm.pid", "99999999999999999999");
