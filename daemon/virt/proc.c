@@ -86,18 +86,19 @@ static int read_stat(const char *proc_dir, pid_t pid, char *ret_state, uint64_t 
 }
 
 /* Is the UUID one of QEMU's arguments, a whole one?  libvirt passes it as "-uuid
- * UUID"; each ends with a NUL, and the first is the program.  They are long, so
- * the file is read in pieces that overlap. */
+ * UUID"; each stands between NULs, the first one's is put there.  They are long,
+ * so the file is read in pieces that overlap. */
 static int cmdline_has(const char *proc_dir, pid_t pid, const char uuid[37])
 {
         char path[4096], buf[8192 + 64], word[39] = "";
         const size_t len = 1 + strlen(uuid) + 1;
-        size_t keep = 0;
+        size_t keep = 1;
         _cleanup_close_ int fd = -1;
 
         if (snprintf(path, sizeof(path), "%s/%d/cmdline", proc_dir ?: DEFAULT_PROC_DIR, (int)pid) >= (int)sizeof(path))
                 return -ENAMETOOLONG;
         memcpy(word + 1, uuid, len - 1);
+        buf[0] = '\0';
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return no_process(-errno);

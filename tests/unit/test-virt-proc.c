@@ -105,7 +105,9 @@ static void test_find(void **state)
         /* wherever the UUID is, also across the pieces that are read */
         for (size_t at = 0; at<sizeof(cmdline) - 40; at += at> 8100 && at < 8300 ? 1 : 97) {
                 memset(cmdline, 'x', sizeof(cmdline));
-                memcpy(cmdline + at, "\0" UUID_TEXT, 38);
+                if (at > 0)
+                        cmdline[at - 1] = '\0';
+                memcpy(cmdline + at, UUID_TEXT, 37);
                 put("4242/cmdline", cmdline, sizeof(cmdline));
                 assert_int_equal(bl_instance_find(root, root, "vm", uuid, &i), 0);
         }
