@@ -323,6 +323,7 @@ static enum bl_watch_verdict judge_foreign(const struct bl_watch *w, const struc
 static enum bl_watch_verdict judge_moved(const struct bl_watch *w, const struct bl_watch_observation *o)
 {
         const struct bl_watch_command *last = &w->cmd[w->n_cmd - 1];
+        bool over = false;
 
         if (restored_lately(w, o->at))
                 return BL_WATCH_BASELINE;
@@ -332,10 +333,15 @@ static enum bl_watch_verdict judge_moved(const struct bl_watch *w, const struct 
                 return judge_between(w, o, last);
         if (o->actual >= last->to)
                 return judge_above(w, o, last->to);
-        /* below the newest target: an older one may still be at work */
-        for (size_t i = 0; i + 1 < w->n_cmd; i++)
-                if (under_way(&w->cmd[i], o->at) && between(o->actual, w->cmd[i].from, w->cmd[i].to))
+        /* below the newest target: an older one may still be at work, unless it was
+         * carried out and one of its time or later was reached */
+        for (size_t i = w->n_cmd; i-- > 0;) {
+                const struct bl_watch_command *c = &w->cmd[i];
+
+                over = over || c->reached;
+                if (c != last && !(over && c->certain) && under_way(c, o->at) && between(o->actual, c->from, c->to))
                         return BL_WATCH_INCOMPLETE;
+        }
         return BL_WATCH_HAND;
 }
 

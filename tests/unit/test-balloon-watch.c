@@ -292,6 +292,29 @@ static void test_hand_during_ours(void **state)
         assert_int_equal(rest(&s, 1200 * BL_MIB, true), BL_WATCH_HAND);
 }
 
+/* Ours goes up again, and a person sets a value that an older target of ours, which is over, had passed. */
+static void test_hand_after_a_turn(void **state)
+{
+        struct story s = settled_at(SIGNED(1000), true);
+
+        (void)state;
+        command(&s, SIGNED(1000), SIGNED(2000));
+        assert_int_equal(see(&s, SIGNED(2000)), BL_WATCH_SETTLED);
+        command(&s, SIGNED(2000), MAX);
+        s.now += BL_SEC;
+        report(&s);
+        assert_int_equal(rest(&s, 1792 * BL_MIB, true), BL_WATCH_HAND);
+
+        /* but one that never got there may be slow to turn round */
+        s = begin(true);
+        report(&s);
+        assert_int_equal(rest(&s, MAX, true), BL_WATCH_BASELINE);
+        command(&s, MAX, SIGNED(1000));
+        s.now += BL_SEC;
+        command(&s, MAX - 100 * BL_MIB, SIGNED(2000));
+        assert_int_equal(rest(&s, 1792 * BL_MIB, true), BL_WATCH_INCOMPLETE);
+}
+
 static void test_driver_reload(void **state)
 {
         struct story s = settled_at(SIGNED(1000), true);
@@ -604,6 +627,7 @@ int main(void)
                 cmocka_unit_test(test_hand),
                 cmocka_unit_test(test_hand_to_full),
                 cmocka_unit_test(test_hand_during_ours),
+                cmocka_unit_test(test_hand_after_a_turn),
                 cmocka_unit_test(test_driver_reload),
                 cmocka_unit_test(test_reset),
                 cmocka_unit_test(test_boot),

@@ -95,6 +95,17 @@ commands_since_mark() {
 }
 no_commands() { [ -z "$(commands_since_mark "$@")" ]; }
 some_command() { [ -n "$(commands_since_mark "$@")" ]; }
+# until_rest SECONDS GUEST...: nobody has set a balloon for three seconds
+until_rest() {
+  local end=$((SECONDS + $1))
+  shift
+  while ((SECONDS < end)); do
+    ballast_mark
+    sleep 3
+    ! no_commands "$@" || return 0
+  done
+  return 1
+}
 actual_at_least() { [ "$(vm_balloon_actual "$1")" -ge "$2" ]; }
 actual_at_most() { [ "$(vm_balloon_actual "$1")" -le "$2" ]; }
 held_as() { [ "$(ballast_vm "$1" .hold)" = "$2" ]; }

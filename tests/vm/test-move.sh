@@ -41,10 +41,10 @@ vm_cmd need 'free n' > /dev/null
 # need too: what it had freed was taken for g1, and it waits its turn
 back() { actual_at_least g1 "$(mib 500)" && actual_at_least need "$(mib 500)"; }
 check 'memory goes back when it is free again' until_true 60 back
-sleep 5
+check 'and comes to rest' until_rest 60 g1 g2 need deaf
 ballast_mark
 sleep 10
-check 'and then there is rest' no_commands g1 g2 need deaf
+check 'and stays there' no_commands g1 g2 need deaf
 
 check 'a limit is taken, live and persistent' ctl set g1 --limit 300M
 limited() { actual_at_most g1 "$(mib 301)"; }
