@@ -11,6 +11,9 @@
 /* After libvirt did not list its VMs. */
 #define LIST_RETRY (1 * BL_SEC)
 
+/* An event is milliseconds behind an answer, more on a busy host. */
+#define EVENT_WAIT (5 * BL_SEC)
+
 /* How often a VM's process is looked for before it is taken to have none. */
 #define LOOK_FOR_PROCESS 5
 
@@ -55,6 +58,20 @@ void bl_discover_forget(struct bl_guest *g, enum bl_departure how)
         bl_guest_free(g);
         bl_host_growth_forget(m->host_sensor);
         bl_tick_soon(m, 0);
+}
+
+void bl_discover_not_there(struct bl_guest *g)
+{
+        usec_t now = bl_now();
+
+        if (g->not_there_at == 0)
+                g->not_there_at = now;
+        if (now - g->not_there_at < EVENT_WAIT)
+                return;
+        bl_manager_note(g->m, g, LOG_INFO, BL_EV_VM, "vm.gone", "seen", BL_UNSET, BL_UNSET,
+                        "%s ended; libvirt did not say how", g->name);
+        /* it may have been saved, balloon included */
+        bl_discover_forget(g, BL_DEPARTURE_SAVED);
 }
 
 /* --- what a VM is -------------------------------------------------------- */
@@ -210,9 +227,9 @@ static void on_described(void *userdata, int r, const char *message, struct bl_d
         if (!g)
                 return;
         g->describing = false;
-        /* off, or not there: that it is undefined, an event says */
         if (r == -ENOENT || (r >= 0 && now->live.id < 0)) {
-                bl_discover_forget(g, BL_DEPARTURE_OFF);
+                g->describe_due = true;
+                bl_discover_not_there(g);
                 return;
         }
         if (r < 0) {
@@ -229,6 +246,7 @@ static void on_described(void *userdata, int r, const char *message, struct bl_d
         before = BL_TAKE(g->desc);
         g->desc = BL_TAKE(now);
         g->describe_failed = false;
+        g->not_there_at = 0;
         take_name(g);
         /* its file may be a moment behind libvirt's event */
         g->looked_for_process = g->desc->has_instance ? 0 : g->looked_for_process + 1;

@@ -41,6 +41,7 @@ struct bl_guest {
         bool describe_again; /* something changed while it was being described */
         bool describe_due; /* what is known is old: poll.c asks again */
         bool describe_failed; /* said already */
+        usec_t not_there_at; /* libvirt first said that it is off, and no event came yet; 0: it is there */
         unsigned looked_for_process; /* times in vain */
         enum bl_ledger_birth birth; /* how its process began */
         bool seen; /* since the listing under way began */

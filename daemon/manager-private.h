@@ -117,12 +117,15 @@ void bl_discover_all(struct bl_manager *m);
 void bl_discover_event(struct bl_manager *m, const struct bl_virt_event *ev);
 void bl_discover_describe(struct bl_guest *g);
 enum bl_departure {
-        BL_DEPARTURE_GONE, /* libvirt does not know it any more */
         BL_DEPARTURE_OFF, /* it is off and may come back */
         BL_DEPARTURE_SAVED, /* its state, balloon included, is in a file */
 };
 /* Frees `g`. */
 void bl_discover_forget(struct bl_guest *g, enum bl_departure how);
+/* libvirt answers that it is off, or not there.  The event that says how it ended,
+ * and so what becomes of its record, may be on its way; when none has come, `g`
+ * is freed. */
+void bl_discover_not_there(struct bl_guest *g);
 
 /* It runs, or is paused. */
 void bl_discover_run(struct bl_guest *g, enum bl_vm_run run);

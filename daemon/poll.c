@@ -235,7 +235,9 @@ static void on_sensed(void *userdata, int r, const char *message, const struct b
                 return;
         g->sensing = false;
         if (r == -ENOENT) {
-                bl_discover_forget(g, BL_DEPARTURE_GONE);
+                g->sense_at = now + POLL_FAILED;
+                bl_poll_rearm(m);
+                bl_discover_not_there(g);
                 return;
         }
         if (r < 0) {

@@ -19,6 +19,7 @@
 #include "daemon/control.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
+#include "daemon/util/fs.h"
 
 struct fixture {
         char dir[64];

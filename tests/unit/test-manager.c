@@ -120,6 +120,26 @@ static void test_come_and_go(void **state)
         assert_int_equal(bl_control_show(f->m, "v1", &doc), -ENOENT);
 }
 
+/* How it ended is not lost when libvirt is just being asked about it. */
+static void test_ends_while_described(void **state)
+{
+        struct fixture *f = *state;
+
+        for (int i = 0; i < 10; i++) {
+                virDomainPtr d = vm_create(f, "v1", false);
+                json_t *doc = NULL;
+
+                SPIN_UNTIL(f, is_known(f, "v1"));
+                assert_int_equal(virDomainDestroy(d), 0);
+                bl_discover_describe(guest(f, "v1"));
+                SPIN_UNTIL(f, !guest(f, "v1"));
+                assert_int_equal(bl_control_explain(f->m, "v1", &doc), 0);
+                json_decref(doc);
+                assert_int_equal(events_of(f, "vm.stopped"), i + 1);
+                virDomainFree(f->vms[--f->n_vms]);
+        }
+}
+
 /* A VM that starts while libvirt makes its list is not in the list. */
 static void test_started_while_listing(void **state)
 {
@@ -648,13 +668,16 @@ static void test_in_flight_is_told_once(void **state)
 static pid_t process_start(const struct fixture *f, const char *name, const char *uuid)
 {
         char arg0[64], seconds[] = "60", *argv[] = {arg0, seconds, NULL}, *env[] = {NULL};
-        char path[128];
+        char path[128], cmdline[64] = "";
         FILE *file;
         pid_t pid;
 
         snprintf(arg0, sizeof(arg0), "%s", uuid);
-        /* it is what it will be when this returns */
         assert_int_equal(posix_spawn(&pid, "/bin/sleep", NULL, NULL, argv, env), 0);
+        /* the parent goes on a little before the new program has its arguments */
+        snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+        while (strcmp(cmdline, uuid) != 0)
+                assert_true(bl_fs_read(NULL, path, cmdline, sizeof(cmdline)) >= 0);
         snprintf(path, sizeof(path), "%s/qemu/%s.pid", f->dir, name);
         file = fopen(path, "we");
         assert_non_null(file);
@@ -735,6 +758,7 @@ int main(void)
                 STARTED(test_ends_with_calls_under_way),
                 ALONE(test_without_libvirt),
                 STARTED(test_come_and_go),
+                STARTED(test_ends_while_described),
                 STARTED(test_started_while_listing),
                 STARTED(test_late_answer),
                 STARTED(test_hold_outlives_the_process),
