@@ -174,9 +174,8 @@ $(foreach m,$(man_src),$(eval $(call man_rule,$(m))))
 # `check` is the fast part: no guests.  `test` is everything and what CI runs;
 # it installs what is missing first, hence the recursive make.
 cli_tests := $(wildcard tests/cli/test-*.sh)
-vm_tests := $(wildcard tests/vm/test-*.sh)
 
-.PHONY: check-run test-run
+.PHONY: check-run
 check:
 	@tests/install-deps
 	@$(MAKE) --no-print-directory check-run
@@ -234,11 +233,11 @@ demo:
 	@$(MAKE) --no-print-directory -j2 $(programs) $(BUILD)/tests/bench/bench-observe
 	@BUILD=$(BUILD) tests/demo
 
-bench-react: all tests
+bench-react: $(programs) $(BUILD)/tests/bench/bench-observe
 	@BUILD=$(BUILD) tests/bench/bench-react.sh
-bench-scale: tests
+bench-scale: $(BUILD)/tests/bench/bench-scale
 	@mkdir -p $(BUILD)/bench
-	$(BUILD)/tests/bench/bench-scale $(BUILD)/bench/scale.json
+	$< $(BUILD)/bench/scale.json
 fuzz-long: $(fuzz_bin)
 	@BUILD=$(BUILD) tests/fuzz/long.sh
 

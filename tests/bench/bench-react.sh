@@ -53,26 +53,9 @@ done
 say() { printf '%s\n' "$*" >&2; }
 
 # Givers: memory that was used and is free again, resident on the host
-fill_givers() {
-  local g
-  for g in "${givers[@]}"; do
-    (vm_cmd "$g" 'alloc w 640' && vm_cmd "$g" 'free w') > /dev/null &
-  done
-  wait_all
-}
+fill_givers() { touched_and_freed 640 "${givers[@]}"; }
 
-wait_all() {
-  local j
-  for j in $(jobs -p); do
-    [ "$j" = "${BALLAST_PID:-}" ] || [ "$j" = "${observer:-}" ] || wait "$j"
-  done
-}
-
-used() {
-  local g sum=0
-  for g in "${all[@]}"; do sum=$((sum + $(vm_rss "$g"))); done
-  echo "$sum"
-}
+used() { used_memory "${all[@]}"; }
 
 # No awk here ends before its input does: under pipefail that would end the script.
 # us of the first command to a giver since FROM_US
@@ -114,10 +97,7 @@ reset() {
   for g in "${all[@]}"; do ctl release "$g" > /dev/null; done
 }
 
-set_budget() {
-  ballast_conf budget="$1" stats_period=1s
-  kill -HUP "$BALLAST_PID"
-}
+set_budget() { ballast_reload budget="$1" stats_period=1s; }
 
 samples=$raw/samples
 : > "$samples"

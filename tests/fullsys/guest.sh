@@ -90,6 +90,11 @@ property() { # UNIT NAME
   systemctl show --value -p "$2" "$1"
 }
 
+# Still active, with that main process.
+still() { # UNIT PID
+  [[ $2 != 0 && $(property "$1" MainPID),$(property "$1" ActiveState) == "$2,active" ]]
+}
+
 # A jq expression over the document that ballastctl prints.
 ctl_is() { # "COMMAND ARGS..." JQ-EXPRESSION
   # shellcheck disable=SC2086 # a command in words

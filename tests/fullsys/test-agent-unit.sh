@@ -19,15 +19,11 @@ trap 'systemctl stop "$unit" 2>/dev/null; rm -rf "$work" "/run/systemd/system/$u
 sed -E '/^(BindsTo|After)=dev-virtio/d' "$original" >/run/systemd/system/$unit
 systemctl daemon-reload
 
-still() { # PID
-  [[ $1 != 0 && $(property "$unit" MainPID),$(property "$unit" ActiveState) == "$1,active" ]]
-}
-
 check 'it starts' systemctl start "$unit"
 pid=$(property "$unit" MainPID)
 check 'its hello arrives at the host' wait_for 15 test -s "$port_file"
 sleep 2
-check 'it stays' still "$pid"
+check 'it stays' still "$unit" "$pid"
 check 'the journal has no complaint' journal "$unit" 'all(.[]; ((.PRIORITY // "6") | tonumber) > 4)'
 rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$pid/status")
 echo "# VmRSS $rss KiB"

@@ -42,10 +42,6 @@ told_more() { # THAN
   (($(told) > $1))
 }
 
-still() { # PID
-  [[ $(property "$unit" MainPID),$(property "$unit" ActiveState) == "$1,active" ]]
-}
-
 kills=$(oom_kills)
 systemctl start "$unit"
 check 'it watches memory pressure' wait_for 10 ctl_is status .psi.known
@@ -91,7 +87,7 @@ systemd-run -q --unit="$oom" "$(type -P memory-hog)" 4096 60
 gone() { [[ $(property "$oom" ActiveState) != active ]]; }
 check 'out of memory: the hog is killed' wait_for 60 gone
 check 'by the kernel, for that' test "$(property "$oom" Result)" = oom-kill
-check 'ballastd lives' still "$pid"
+check 'ballastd lives' still "$unit" "$pid"
 check 'and answers' wait_for 10 ctl_is status .schema
 check 'and saw memory fall' journal "$unit" 'any(.[]; (.REASON // "") | startswith("host."))'
 show_journal_if_failed "$unit"

@@ -39,10 +39,6 @@ restarted() { # OLD-PID
   [[ $pid != 0 && $pid != "$1" && $(property "$unit" ActiveState) == active ]]
 }
 
-still() { # PID
-  [[ $(main_pid) == "$1" && $(property "$unit" ActiveState) == active ]]
-}
-
 # systemctl returns from a start when READY=1 came, from a reload likewise
 has_text() { # UNIT PROPERTY
   [[ -n $(property "$1" "$2") ]]
@@ -112,7 +108,7 @@ else
   skip 'libvirt comes and goes' 'libvirtd does not start here'
   vm_pid=
 fi
-check 'all that in one process' still "$pid"
+check 'all that in one process' still "$unit" "$pid"
 
 # --- reload -------------------------------------------------------------------
 mkdir -p "$conf"
@@ -121,7 +117,7 @@ check 'systemctl reload' timeout 30 systemctl reload "$unit"
 check 'the new setting is in force' wait_for 5 ctl_is config 'any(.settings[]; .key == "PSIStall" and .value == "150ms")'
 printf '[Host]\nPSIStall=nonsense\n' >"$conf/fullsys.conf"
 timeout 30 systemctl reload "$unit" || true
-check 'with a bad file it stays up' still "$pid"
+check 'with a bad file it stays up' still "$unit" "$pid"
 check 'and keeps what it had' ctl_is config 'any(.settings[]; .key == "PSIStall" and .value == "150ms")'
 rm "$conf/fullsys.conf"
 timeout 30 systemctl reload "$unit" || true
@@ -141,7 +137,7 @@ systemctl daemon-reload
 systemctl restart "$unit"
 pid=$(main_pid)
 sleep 6
-check 'it feeds the watchdog' still "$pid"
+check 'it feeds the watchdog' still "$unit" "$pid"
 kill -STOP "$pid"
 check 'hung: systemd starts it anew' wait_for 30 restarted "$pid"
 pid=$(main_pid)

@@ -10,7 +10,7 @@ build=${BUILD:-$here/../../build}
 runs=${1:-5000000} seconds=${2:-3600}
 
 for fuzzer in "$build"/tests/fuzz/fuzz-*; do
-    [[ -x $fuzzer && $fuzzer != *.d ]] || continue
+    [[ -x $fuzzer ]] || continue
     name=${fuzzer##*/fuzz-}
     mkdir -p "$build/fuzz/$name"
     for len in 512 4096; do

@@ -8,7 +8,6 @@ runs=${FUZZ_RUNS:-200000}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 for bin in "$build"/tests/fuzz/fuzz-*; do
-  case $bin in *.d | *.o) continue ;; esac
   name=$(basename "$bin")
   corpus=tests/fuzz/corpus/${name#fuzz-}
   mkdir "$dir/$name"

@@ -11,8 +11,8 @@
 # Prints "KERNEL INITRD" (absolute paths) on stdout, everything else on stderr.
 #
 # Environment: GUESTCMD=path  a ready static guestcmd instead of a fresh build
-#              AGENT=path     ballast-agent to put in (with the shared libraries
-#                             it needs); without it the guest has no agent
+#              AGENT=path     ballast-agent to put in, which is static; without
+#                             it the guest has no agent
 #              AGENT_ARGS=... its arguments
 #              VM_KERNEL_PACKAGE  default: what linux-image-cloud-amd64 stands for
 #
@@ -73,14 +73,6 @@ compile() { # TARGET SOURCE...: only when something is newer
   mv "$target.tmp" "$target"
 }
 
-install_with_libraries() { # BINARY ROOT: to ROOT/bin, and what ldd names
-  local lib
-  install -D "$1" "$2/bin/$(basename "$1")"
-  while read -r lib; do
-    install -D "$lib" "$2$lib"
-  done < <(ldd "$1" 2>/dev/null | grep -o '/[^ ]*' || true)
-}
-
 fill_root() { # ROOT GUESTCMD
   local root=$1 m
   mkdir -p "$root"/{bin,dev,proc,sys,run,tmp,etc,lib/modules}
@@ -94,8 +86,7 @@ fill_root() { # ROOT GUESTCMD
   install "$here/init.sh" "$root/init"
   install "$2" "$root/bin/guestcmd"
   if [[ -n ${AGENT:-} && -e ${AGENT:-} ]]; then
-    install_with_libraries "$AGENT" "$root"
-    mv -n "$root/bin/$(basename "$AGENT")" "$root/bin/ballast-agent" 2>/dev/null || true
+    install "$AGENT" "$root/bin/ballast-agent"
     printf '%s\n' "${AGENT_ARGS:-}" >"$root/etc/ballast-agent.args"
   fi
 }

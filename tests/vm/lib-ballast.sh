@@ -52,6 +52,12 @@ ballast_start() {
   ballast_conf "$@" && ballast_launch
 }
 
+# ballast_reload KEY=VALUE...: another configuration, re-read while it runs
+ballast_reload() {
+  ballast_conf "$@"
+  kill -HUP "$BALLAST_PID"
+}
+
 ballast_stop() {
   [ -n "$BALLAST_PID" ] || return 0
   kill "$BALLAST_PID" 2>/dev/null || true
@@ -79,6 +85,11 @@ ballast_reap() {
   return "$rc"
 }
 
+# answers_within SECONDS: by then it has answered a request
+answers_within() {
+  timeout "$1" "$BUILD/ballastctl" --socket "$VM_DIR/ballast/run/ballast.sock" status > /dev/null
+}
+
 # ballast_vm NAME JQ: a field of one VM, as ballastd sees it
 ballast_vm() {
   ctl --json show "$1" | jq -r "$2"
@@ -89,14 +100,23 @@ ballast_status() {
   ctl --json status | jq -r "$1"
 }
 
-# until_true SECONDS COMMAND...: polls it; fails when the time is over
-until_true() {
-  local end=$((SECONDS + $1))
+# used_memory GUEST...: host memory behind them
+used_memory() {
+  local g sum=0
+  for g in "$@"; do sum=$((sum + $(vm_rss "$g"))); done
+  echo "$sum"
+}
+
+# touched_and_freed MIB GUEST...: memory that the guest does not need any more and
+# the host still carries (guests without free page reporting)
+touched_and_freed() {
+  local n=$1 g pids=() p
   shift
-  until "$@"; do
-    if ((SECONDS >= end)); then return 1; fi
-    sleep 0.2
+  for g in "$@"; do
+    (vm_cmd "$g" "alloc w $n" && vm_cmd "$g" 'free w') > /dev/null &
+    pids+=($!)
   done
+  for p in "${pids[@]}"; do wait "$p"; done
 }
 
 # ballast_knows NAME...: it has seen the balloon and statistics of each

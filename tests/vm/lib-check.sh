@@ -48,7 +48,7 @@ check_not() {
   fi
 }
 
-# Each guest's OOM killer must have stayed quiet, and what it holds be right
+# Each guest's OOM killer must have stayed quiet
 check_guests_well() {
   local g
   for g in "$@"; do
@@ -65,25 +65,6 @@ finish() {
 }
 
 mib() { echo $(($1 << 20)); }
-
-# used_memory GUEST...: host memory behind them
-used_memory() {
-  local g sum=0
-  for g in "$@"; do sum=$((sum + $(vm_rss "$g"))); done
-  echo "$sum"
-}
-
-# touched_and_freed MIB GUEST...: memory that the guest does not need any more and
-# the host still carries (guests without free page reporting)
-touched_and_freed() {
-  local n=$1 g pids=() p
-  shift
-  for g in "$@"; do
-    (vm_cmd "$g" "alloc w $n" && vm_cmd "$g" 'free w') > /dev/null &
-    pids+=($!)
-  done
-  for p in "${pids[@]}"; do wait "$p"; done
-}
 
 # no_commands GUEST...: nobody has set a balloon since ballast_mark
 ballast_mark() { MARK_US=$(date +%s%6N); }
@@ -108,5 +89,10 @@ until_rest() {
 }
 actual_at_least() { [ "$(vm_balloon_actual "$1")" -ge "$2" ]; }
 actual_at_most() { [ "$(vm_balloon_actual "$1")" -le "$2" ]; }
-held_as() { [ "$(ballast_vm "$1" .hold)" = "$2" ]; }
+# is GUEST JQ VALUE: a field of it, as ballastd sees it
+is() { [ "$(ballast_vm "$1" "$2")" = "$3" ]; }
+held_as() { is "$1" .hold "$2"; }
+source_is() { is "$1" .stats.source "$2"; }
+none_held() { [ "$(ctl --json list | jq '[.vms[] | select(.hold != "none")] | length')" = 0 ]; }
+rollback_over() { [ "$(ballast_status .rollback.running)" = false ]; }
 log_says() { grep -qE "$1" "$VM_DIR/ballast/log"; }

@@ -169,10 +169,6 @@ vm_destroy() {
   vm_virsh destroy "$1" >/dev/null
 }
 
-vm_undefine() {
-  vm_virsh undefine "$1" --managed-save >/dev/null
-}
-
 # vm_assert_confined NAME: QEMU runs as Debian's libvirt runs it
 vm_assert_confined() {
   local pid uid status

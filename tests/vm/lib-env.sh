@@ -21,18 +21,16 @@ vm_env_use() {
   export VM_DIR VM_URI VM_RUN VM_LOG
 }
 
-# vm_env_start DIR [--tcp PORT] [--hugepages]
-# DIR is made, or is an empty directory (mktemp -d). --tcp: libvirtd also listens
-# on 127.0.0.1:PORT without authentication. --hugepages: mounts a hugetlbfs in
-# the namespace; the pages themselves (vm.nr_hugepages) are the caller's matter.
+# vm_env_start DIR [--hugepages]
+# DIR is made, or is an empty directory (mktemp -d). --hugepages: mounts a hugetlbfs
+# in the namespace; the pages themselves (vm.nr_hugepages) are the caller's matter.
 # The environment ends with the shell that started it, however that ends; with
 # VM_KEEP=1 it stays until sweep.sh DIR (vm_env_use DIR joins it).
 vm_env_start() {
-  local dir=$1 tcp='' huge=none kernel initrd shell=$BASHPID
+  local dir=$1 huge=none kernel initrd shell=$BASHPID
   shift
   while (($# > 0)); do
     case $1 in
-      --tcp) tcp=$2 && shift 2 ;;
       --hugepages) huge=$dir/huge && shift ;;
       *) vm__die "vm_env_start: unknown option $1" || return ;;
     esac
@@ -59,15 +57,15 @@ vm_env_start() {
   cp "$kernel" "$dir/img/vmlinuz"
   cp "$initrd" "$dir/img/initrd"
   "$VM_HERE/accel.sh" >"$dir/img/accel"
-  vm__write_config "$dir" "$tcp" "$huge"
+  vm__write_config "$dir" "$huge"
   vm__load_capabilities "$dir"
   # Debian's own empty directory; made by tmpfiles.d where systemd runs
   mkdir -p /run/libvirt
-  vm__launch "$dir" "$tcp" "$huge"
+  vm__launch "$dir" "$huge"
 }
 
-vm__write_config() { # DIR TCP_PORT HUGE
-  local dir=$1 tcp=$2 huge=$3
+vm__write_config() { # DIR HUGE
+  local dir=$1 huge=$2
   cat >"$dir/etc/libvirtd.conf" <<-CONF
 	unix_sock_dir = "$dir/run"
 	unix_sock_rw_perms = "0700"
@@ -76,12 +74,7 @@ vm__write_config() { # DIR TCP_PORT HUGE
 	host_uuid = "$(</proc/sys/kernel/random/uuid)"
 	log_outputs = "3:file:$dir/log/libvirtd.log"
 	listen_tls = 0
-	listen_tcp = $([[ -n $tcp ]] && echo 1 || echo 0)
-	CONF
-  [[ -z $tcp ]] || cat >>"$dir/etc/libvirtd.conf" <<-CONF
-	listen_addr = "127.0.0.1"
-	tcp_port = "$tcp"
-	auth_tcp = "none"
+	listen_tcp = 0
 	CONF
   # All the rest is as Debian ships it: user libvirt-qemu, seccomp sandbox, a
   # mount namespace per guest. cgroups are off: these machines have the v1
@@ -92,21 +85,18 @@ vm__write_config() { # DIR TCP_PORT HUGE
 	cgroup_controllers = []
 	hugetlbfs_mount = [ $([[ $huge == none ]] || echo "\"$huge\"") ]
 	CONF
-  echo "$tcp" >"$dir/tcp"
   echo "$huge" >"$dir/hugemount"
 }
 
 # Starts libvirtd in a namespace of its own and waits until it answers.
-vm__launch() { # DIR TCP HUGE
-  local dir=$1 tcp=$2 huge=$3 libvirtd=() i
-  libvirtd=(libvirtd -f "$dir/etc/libvirtd.conf" -p "$dir/libvirtd.pid")
-  [[ -z $tcp ]] || libvirtd+=(--listen)
+vm__launch() { # DIR HUGE
+  local dir=$1 huge=$2 i
   vm__drivers "$dir"
   # 9>&-: no lock of the caller may live on in libvirtd or QEMU
   LIBVIRT_DRIVER_DIR="$dir/drivers" setsid \
     "$VM_IMAGE/reaper" "$(<"$dir/owner")" "$VM_HERE/sweep.sh" "$dir" \
-    unshare --mount --propagation private -- "$VM_HERE/launch.sh" "$dir" "$huge" "${libvirtd[@]}" \
-    >>"$dir/log/libvirtd.out" 2>&1 </dev/null 9>&- &
+    unshare --mount --propagation private -- "$VM_HERE/launch.sh" "$dir" "$huge" \
+    libvirtd -f "$dir/etc/libvirtd.conf" -p "$dir/libvirtd.pid" >>"$dir/log/libvirtd.out" 2>&1 </dev/null 9>&- &
   disown
   for ((i = 0; i < 150; i++)); do
     if [[ -S $dir/run/libvirt-sock ]] && timeout 10 virsh -q -c "$VM_URI" uri >/dev/null 2>&1; then
@@ -192,7 +182,7 @@ vm_env_restart_libvirtd() {
     vm__wait_gone "$pid" 100 || kill -9 "$pid"
   fi
   rm -f "$VM_DIR/run/libvirt-sock"
-  vm__launch "$VM_DIR" "$(<"$VM_DIR/tcp")" "$(<"$VM_DIR/hugemount")"
+  vm__launch "$VM_DIR" "$(<"$VM_DIR/hugemount")"
 }
 
 # vm_env_stop_one DIR: ends one environment and removes DIR

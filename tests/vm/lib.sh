@@ -22,6 +22,16 @@ vm__die() {
   return 1
 }
 
+# until_true SECONDS COMMAND...: polls it; fails when the time is over
+until_true() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    if ((SECONDS >= end)); then return 1; fi
+    sleep 0.2
+  done
+}
+
 # shellcheck source=lib-env.sh source-path=SCRIPTDIR
 . "$VM_HERE/lib-env.sh"
 # shellcheck source=lib-domain.sh source-path=SCRIPTDIR

@@ -45,15 +45,6 @@ settle() { # NAME
   done
 }
 
-wait_until() { # SECONDS COMMAND...
-  local end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    ((SECONDS < end)) || return 1
-    sleep 0.2
-  done
-}
-
 rss_below() {
   (($(vm_rss "$1") < $2))
 }
@@ -114,14 +105,14 @@ test_balloon() { # NAME
     test $((after - before)) -ge $((32 << 20))
   check "$name: content is as written" vm_cmd "$name" 'sum a'
   vm_cmd "$name" 'free a' >/dev/null
-  check "$name: free page reporting returns it" wait_until 20 rss_below "$name" $((after - (40 << 20)))
+  check "$name: free page reporting returns it" until_true 20 rss_below "$name" $((after - (40 << 20)))
 
   vm_cmd "$name" 'alloc b 64' >/dev/null
   before=$(vm_rss "$name")
   t0=$(date +%s%6N)
   vm_virsh setmem "$name" $((136 << 10)) --live
   t1=$(date +%s%6N)
-  check "$name: inflates to 136 MiB" wait_until 20 actual_is "$name" $((136 << 20))
+  check "$name: inflates to 136 MiB" until_true 20 actual_is "$name" $((136 << 20))
   read -r us target < <(vm_balloon_commands "$name" | tail -n 1)
   check "$name: the command is in the trace, at its time" test "$us" -ge "$t0" -a "$us" -le "$t1"
   check "$name: with its target" test "$target" -eq $((136 << 20))
@@ -228,7 +219,7 @@ kill_victim() { # SIGNAL WHEN TARGET: seconds, or "up"; pid or group
   env --default-signal=INT setsid "$here/selftest.sh" victim "$dir" >/dev/null 2>&1 &
   pid=$!
   if [[ $2 == up ]]; then
-    wait_until 30 test -e "$dir/up" || fail "victim does not start"
+    until_true 30 test -e "$dir/up" || fail "victim does not start"
   else
     sleep "$2"
   fi
@@ -238,7 +229,7 @@ kill_victim() { # SIGNAL WHEN TARGET: seconds, or "up"; pid or group
   esac
   if wait "$pid"; then fail "victim was not interrupted"; fi
   # SIGKILL leaves the rest to the reaper
-  [[ $1 != KILL ]] || wait_until 10 test ! -e "$dir" || true
+  [[ $1 != KILL ]] || until_true 10 test ! -e "$dir" || true
   rmdir "$dir" 2>/dev/null || true # where it had not even begun
   check_clean "$dir" "after SIG$1 to the $3 at $2"
 }

@@ -12,7 +12,6 @@ live() { vm_virsh dumpxml vm; }
 sum() { "$1" | sha256sum; }
 same() { [ "$(sum "$1")" = "$2" ]; }
 has() { "$1" | grep -q "$2"; }
-source_is() { [ "$(ballast_vm vm .stats.source)" = "$1" ]; }
 
 begin
 uuid=$(< /proc/sys/kernel/random/uuid)
@@ -21,7 +20,7 @@ vm_define vm --memory 256 --current 240 --no-agent --autodeflate off --free-page
   --domain "<description>one's own words</description><on_reboot>restart</on_reboot>"
 vm_start vm
 ballast_start stats_period=1s act=no
-check 'without an agent its balloon tells' until_true 20 source_is balloon
+check 'without an agent its balloon tells' until_true 20 source_is vm balloon
 
 before=$(persistent)
 p=$(sum persistent) l=$(sum live) pid=$(vm_pid vm)
@@ -42,7 +41,7 @@ check 'and reports free pages' has persistent "<memballoon .*freePageReporting='
 check 'the channel is there' has persistent "<target type='virtio' name='org.ballast.agent.0'/>"
 check 'the live guest is not touched' same live "$l"
 check 'and runs on' [ "$(vm_pid vm)" = "$pid" ]
-check 'the daemon has no other source yet' source_is balloon
+check 'the daemon has no other source yet' source_is vm balloon
 # What libvirt says of all the rest: the same, but for the channel's controller
 rest() {
   sed -E "/<channel type='unix'>/,/<\/channel>/d; /<controller type='virtio-serial'/,/<\/controller>/d
@@ -64,7 +63,7 @@ check 'the next start has the balloon' has live "<memballoon .*autodeflate='on'.
 cmdline() { tr '\0' '\n' < "/proc/$(vm_pid vm)/cmdline"; }
 check 'so has QEMU, the first' has cmdline '"deflate-on-oom":true'
 check 'and the second' has cmdline '"free-page-reporting":true'
-check 'its agent tells' until_true 15 source_is agent
+check 'its agent tells' until_true 15 source_is vm agent
 check 'the guest has the memory that it had' actual_at_most vm "$(mib 240)"
 # what is freed goes back by itself now
 rss() { [ "$(vm_rss vm)" -lt "$1" ]; }

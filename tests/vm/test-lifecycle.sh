@@ -18,27 +18,23 @@ touched_and_freed 150 save move gone
 ballast_start budget=4G stats_period=1s act=yes
 check 'it sees the guests' until_true 25 ballast_knows stay dies pause save move gone
 
-answers() { timeout 2 "$BUILD/ballastctl" --socket "$here/ballast/run/ballast.sock" status > /dev/null; }
 unknown() { ! ctl --json list | jq -e --arg n "$1" '.vms[] | select(.name == $n)' > /dev/null; }
-runs_as() { [ "$(ballast_vm "$1" .run)" = "$2" ]; }
-began() { commands_since_mark "$1" | grep -q .; }
 
 ballast_mark
-ballast_conf budget=700M stats_period=1s act=yes
-kill -HUP "$BALLAST_PID"
-until_true 10 began dies || check 'an action began' false
+ballast_reload budget=700M stats_period=1s act=yes
+until_true 10 some_command dies || check 'an action began' false
 
 # all at once, while balloons move
 vm_destroy dies
 vm_virsh suspend pause > /dev/null
 check 'a VM killed in an action is gone' until_true 10 unknown dies
-check 'a paused VM is shown as paused' until_true 10 runs_as pause paused
+check 'a paused VM is shown as paused' until_true 10 is pause .run paused
 vm_virsh save save "$VM_DIR/img/save.state" > /dev/null
 check 'a saved VM is gone' until_true 10 unknown save
 vm_virsh undefine gone > /dev/null
-vm_virsh destroy gone > /dev/null
+vm_destroy gone
 check 'an undefined VM is gone' until_true 10 unknown gone
-check 'ballastd answers' answers
+check 'ballastd answers' answers_within 2
 
 # --- paused: not stuck
 sleep 5
@@ -47,7 +43,7 @@ ballast_mark
 sleep 2
 check 'and is left alone' no_commands pause
 vm_virsh resume pause > /dev/null
-check 'resumed' until_true 10 runs_as pause running
+check 'resumed' until_true 10 is pause .run running
 
 # --- restored: its balloon comes back with it, and is ours
 vm_virsh restore "$VM_DIR/img/save.state" > /dev/null
@@ -66,8 +62,7 @@ vm_env_use "$here"
 
 # --- everything back
 ctl rollback > /dev/null
-idle() { [ "$(ballast_status .rollback.running)" = false ]; }
-check 'rollback ends' until_true 40 idle
+check 'rollback ends' until_true 40 rollback_over
 for g in stay pause; do check "$g is restored" until_true 10 actual_at_least "$g" "$(mib 320)"; done
 if [ "$saved_original" != null ]; then
   check 'the restored VM, too' until_true 10 actual_at_least save "$(mib 320)"

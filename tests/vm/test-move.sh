@@ -19,8 +19,7 @@ used=$(used_memory g1 g2 need deaf)
 ballast_start budget=$((used + $(mib 150))) min_free=40M stats_period=1s act=yes
 check 'it sees the guests' until_true 20 ballast_knows g1 g2 need
 check 'a reservation is taken live' ctl set g2 --reservation 400M --live
-has_reservation() { [ "$(ballast_vm g2 .reservation)" = "$(mib 400)" ]; }
-check 'and in force at once' until_true 5 has_reservation
+check 'and in force at once' until_true 5 is g2 .reservation "$(mib 400)"
 sleep 2
 ballast_mark
 

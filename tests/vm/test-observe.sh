@@ -33,7 +33,7 @@ check 'a VM without balloon is said not to be reclaimable' \
 check 'with the reason' [ "$(ballast_vm plain '.why_not | length > 5')" = true ]
 check 'all guests run confined' vm_assert_confined g1
 check 'resident memory is what /proc says' [ "$(ballast_vm g1 .resident)" -gt "$(mib 100)" ]
-check 'the agent reports' [ "$(ballast_vm g1 .stats.source)" = agent ]
+check 'the agent reports' source_is g1 agent
 
 check 'act on is taken' ctl act on
 check 'and acts' until_true 10 some_command g1 g2
@@ -46,8 +46,7 @@ sleep 2
 check 'and nothing is set any more' no_commands g1 g2 g3 mine
 
 check 'rollback is taken' ctl rollback
-restored() { [ "$(ballast_status '.rollback.running')" = false ]; }
-check 'rollback ends' until_true 30 restored
+check 'rollback ends' until_true 30 rollback_over
 for g in g1 g2 g3; do check "$g has its memory back" until_true 10 actual_at_least "$g" "$(mib 384)"; done
 period_gone() { ! grep -q '<stats period' <(vm_virsh dumpxml g1); }
 check 'and its statistics period is as it was' until_true 5 period_gone

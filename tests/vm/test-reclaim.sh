@@ -35,7 +35,6 @@ ballast_mark
 ballast_start budget=300M stats_period=1s act=no
 check 'it sees those that it can see' until_true 20 ballast_knows huge memfd other
 
-is() { [ "$(ballast_vm "$1" "$2")" = "$3" ]; }
 reason_is() { [[ "$(ballast_vm "$1" .decision.reason)" =~ ^($2)$ ]]; }
 explained() { [ "$(ballast_vm "$1" '.decision.sentence | length > 20')" = true ]; }
 check 'no balloon: not reclaimable' is plain .reclaimable false

@@ -19,8 +19,6 @@ ballast_conf budget=300M stats_period=1s act=yes
 dead() { ! kill -0 "$BALLAST_PID" 2>/dev/null; }
 squeezed() { actual_at_most g1 $((full - $(mib 30))) && actual_at_most g2 $((full - $(mib 30))); }
 unsqueezed() { actual_at_least g1 "$full" && actual_at_least g2 "$full"; }
-idle() { [ "$(ballast_status .rollback.running)" = false ]; }
-not_held() { [ "$(ctl --json list | jq '[.vms[] | select(.hold != "none")] | length')" = 0 ]; }
 
 one() { # RULE: with what it dies; ROLLBACK: whether it dies while it rolls back
   local rule=$1 rollback=$2 died=0
@@ -50,9 +48,9 @@ one() { # RULE: with what it dies; ROLLBACK: whether it dies while it rolls back
   ctl act on > /dev/null
   check "$rule: a restarted one goes on" until_true 30 squeezed
   sleep 1.5
-  check "$rule: and takes nothing of its own for a hand" not_held
+  check "$rule: and takes nothing of its own for a hand" none_held
   ctl rollback > /dev/null
-  check "$rule: rollback ends" until_true 30 idle
+  check "$rule: rollback ends" until_true 30 rollback_over
   check "$rule: and restores the guests" until_true 10 unsqueezed
   ballast_stop || check "$rule: clean end" false
 }
