@@ -64,16 +64,19 @@ struct bl_bus *bl_bus_free(struct bl_bus *b)
         return NULL;
 }
 
+bool bl_bus_reader_is_slow(sd_bus *conn)
+{
+        uint64_t n = 0;
+
+        return sd_bus_get_n_queued_write(conn, &n) >= 0 && n > BL_BUS_WQUEUE_MAX;
+}
+
 void bl_bus_foreach(struct bl_bus *b, void (*f)(struct bl_link *l, void *userdata), void *userdata)
 {
-        uint64_t queued;
-
         for (struct bl_client *c = b->clients; c; c = c->next) {
-                queued = 0;
                 if (c->dead || c->link.access == BL_ACCESS_NONE || sd_bus_is_ready(c->link.conn) <= 0)
                         continue;
-                (void)sd_bus_get_n_queued_write(c->link.conn, &queued);
-                if (queued > BL_BUS_WQUEUE_MAX)
+                if (bl_bus_reader_is_slow(c->link.conn))
                         bl_private_drop(c);
                 else
                         f(&c->link, userdata);
@@ -110,9 +113,4 @@ void bl_bus_refresh(struct bl_bus *b)
 {
         if (b)
                 bl_property_refresh(b);
-}
-
-size_t bl_bus_n_clients(const struct bl_bus *b)
-{
-        return b->n_clients;
 }

@@ -105,7 +105,4 @@ void bl_bus_state_changed(struct bl_bus *b, const char *from, const char *to);
  * SIGHUP): emits PropertiesChanged for what did.  NULL-safe on `b`. */
 void bl_bus_refresh(struct bl_bus *b);
 
-/* Connections to the private socket now. */
-size_t bl_bus_n_clients(const struct bl_bus *b);
-
 #endif

@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include <ballast/units.h>
+
 #include "daemon/bus/gate.h"
 
 /* Without its NUL. */
@@ -111,14 +113,13 @@ static ssize_t message_bytes(struct bl_gate_parser *p, const uint8_t *in, size_t
         int r;
 
         if (p->body_left > 0) {
-                take = n < p->body_left ? n : p->body_left;
+                take = bl_min(n, p->body_left);
                 memcpy(out, in, take);
                 p->body_left -= take;
                 *ret_used = take;
                 return (ssize_t)take;
         }
-        take = sizeof(p->header) - p->header_len;
-        take = n < take ? n : take;
+        take = bl_min(n, sizeof(p->header) - p->header_len);
         memcpy(p->header + p->header_len, in, take);
         p->header_len += take;
         *ret_used = take;

@@ -19,6 +19,8 @@
 /* Calls that the manager has not answered yet. */
 #define BL_BUS_REQUESTS_MAX 128U
 
+#define BL_BUS_MAY_NOT_READ "only root and members of group '" BL_BUS_GROUP "' may ask; try with sudo"
+
 /* A connection that D-Bus calls come from. */
 struct bl_link {
         struct bl_bus *bus;
@@ -31,7 +33,7 @@ struct bl_link {
 struct bl_client {
         struct bl_link link;
         uid_t uid;
-        bool dead; /* waits for bl_private_reap */
+        bool dead; /* waits for on_reap */
         struct bl_gate *gate;
         struct bl_client *next;
 };
@@ -75,6 +77,9 @@ struct bl_bus {
 
 __attribute__((format(printf, 3, 4))) void bl_bus_note(struct bl_bus *b, int r, const char *format, ...);
 
+/* More than BL_BUS_WQUEUE_MAX wait for this one. */
+bool bl_bus_reader_is_slow(sd_bus *conn);
+
 /* Calls `f` for every connection that may be spoken to. */
 void bl_bus_foreach(struct bl_bus *b, void (*f)(struct bl_link *l, void *userdata), void *userdata);
 
@@ -82,7 +87,7 @@ void bl_bus_foreach(struct bl_bus *b, void (*f)(struct bl_link *l, void *userdat
 int bl_vtable_add(struct bl_link *l);
 
 /* --- request.c: one call ---------------------------------------------------- */
-int bl_request_handle(struct bl_link *l, sd_bus_message *m, sd_bus_error *e);
+int bl_request_handle(sd_bus_message *m, void *userdata, sd_bus_error *e);
 /* The bus goes away: answers that still come find nobody. */
 void bl_request_abandon_all(struct bl_bus *b);
 

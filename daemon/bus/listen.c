@@ -52,24 +52,19 @@ static int take_lock(const char *path, int *ret_fd)
 }
 
 /* 0: nobody is behind `path`, which may be replaced. */
-static int probe(const char *path)
+static int probe(const char *path, const struct sockaddr_un *a)
 {
         _cleanup_close_ int fd = -1;
-        struct sockaddr_un a;
         struct stat st;
-        int r;
 
         if (lstat(path, &st) < 0)
                 return errno == ENOENT ? 0 : -errno;
         if (!S_ISSOCK(st.st_mode))
                 return -EEXIST;
-        r = address(path, &a);
-        if (r < 0)
-                return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
-        if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
+        if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0)
                 return -EADDRINUSE;
         switch (errno) {
         case ECONNREFUSED:
@@ -137,7 +132,7 @@ int bl_listener_new(const char *path, gid_t group, mode_t mode, struct bl_listen
         r = take_lock(path, &l->lock_fd);
         if (r < 0)
                 return r;
-        r = probe(path);
+        r = probe(path, &a);
         if (r < 0)
                 return r;
         r = make_socket(path, group, mode, &st, &l->has_group, &l->fd);

@@ -73,8 +73,7 @@ static int on_refused(sd_bus_message *m, void *userdata, sd_bus_error *e)
         (void)e;
         if (sd_bus_message_get_type(m, &type) < 0 || type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 0;
-        (void)sd_bus_reply_method_errorf(m, bl_bus_error_name(-EPERM),
-                                         "only root and members of group '" BL_BUS_GROUP "' may ask; try with sudo");
+        (void)sd_bus_reply_method_errorf(m, bl_bus_error_name(-EPERM), BL_BUS_MAY_NOT_READ);
         return 1;
 }
 

@@ -21,8 +21,7 @@ static int status(struct bl_bus *b, json_t **ret)
                 r = b->ops->status(b->manager, &doc);
                 if (r < 0)
                         return r;
-                if (b->status)
-                        json_decref(b->status);
+                bl_property_forget(b);
                 b->status = doc;
                 b->status_iteration = iteration;
         }
@@ -134,8 +133,7 @@ void bl_property_refresh(struct bl_bus *b)
 
 void bl_property_forget(struct bl_bus *b)
 {
-        if (b->status)
-                json_decref(b->status);
+        json_decref(b->status);
         b->status = NULL;
 }
 

@@ -148,9 +148,7 @@ static int check(enum bl_access access, const struct bl_method *method, const ch
 
         if (access >= need)
                 return 0;
-        *ret_sentence = need == BL_ACCESS_CHANGE ? "only root may change anything; try with sudo"
-                                                 : "only root and members of group '" BL_BUS_GROUP
-                                                   "' may ask; try with sudo";
+        *ret_sentence = need == BL_ACCESS_CHANGE ? "only root may change anything; try with sudo" : BL_BUS_MAY_NOT_READ;
         return -EPERM;
 }
 
@@ -194,7 +192,7 @@ static int read_credentials(sd_bus_message *m, gid_t group, enum bl_access *ret)
         if (uid == (uid_t)-1)
                 return -ENODATA;
         size /= sizeof(gid_t);
-        *ret = bl_access_for(uid, groups, size < GROUPS_LOOKED_AT ? size : GROUPS_LOOKED_AT, group);
+        *ret = bl_access_for(uid, groups, bl_min(size, GROUPS_LOOKED_AT), group);
         return 0;
 }
 
@@ -234,15 +232,9 @@ static int ask_broker(struct bl_request *q, sd_bus *conn)
 
 /* ---- arrival ---- */
 
-static bool reader_is_slow(sd_bus *conn)
+int bl_request_handle(sd_bus_message *m, void *userdata, sd_bus_error *e)
 {
-        uint64_t n = 0;
-
-        return sd_bus_get_n_queued_write(conn, &n) >= 0 && n > BL_BUS_WQUEUE_MAX;
-}
-
-int bl_request_handle(struct bl_link *l, sd_bus_message *m, sd_bus_error *e)
-{
+        struct bl_link *l = userdata;
         const struct bl_method *method = bl_method_find(sd_bus_message_get_member(m));
         struct bl_bus *b = l->bus;
         const char *sentence = NULL;
@@ -253,7 +245,7 @@ int bl_request_handle(struct bl_link *l, sd_bus_message *m, sd_bus_error *e)
         if (!method)
                 return 0; /* sd-bus says that there is none */
         if (l->known) {
-                if (reader_is_slow(l->conn)) {
+                if (bl_bus_reader_is_slow(l->conn)) {
                         bl_private_drop((struct bl_client *)l);
                         return 1;
                 }

@@ -2,11 +2,6 @@
 /* The interface org.ballast1.Manager.  org.ballast1(5) describes it. */
 #include "daemon/bus/internal.h"
 
-static int on_method(sd_bus_message *m, void *userdata, sd_bus_error *e)
-{
-        return bl_request_handle(userdata, m, e);
-}
-
 /* sd-bus leaves the question who may call to us (request.c). */
 #define FREE     SD_BUS_VTABLE_UNPRIVILEGED
 #define DOCUMENT SD_BUS_RESULT("s", document)
@@ -23,20 +18,21 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("UsedBytes", "t", bl_property_get, 0, 0),
         SD_BUS_PROPERTY("FreeBytes", "t", bl_property_get, 0, 0),
 
-        SD_BUS_METHOD_WITH_ARGS("Status", SD_BUS_NO_ARGS, DOCUMENT, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("List", SD_BUS_NO_ARGS, DOCUMENT, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Show", SD_BUS_ARGS("s", vm), DOCUMENT, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Plan", SD_BUS_NO_ARGS, DOCUMENT, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_ARGS("s", vm), DOCUMENT, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Config", SD_BUS_NO_ARGS, DOCUMENT, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Metrics", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", text), on_method, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Status", SD_BUS_NO_ARGS, DOCUMENT, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("List", SD_BUS_NO_ARGS, DOCUMENT, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Show", SD_BUS_ARGS("s", vm), DOCUMENT, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Plan", SD_BUS_NO_ARGS, DOCUMENT, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_ARGS("s", vm), DOCUMENT, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Config", SD_BUS_NO_ARGS, DOCUMENT, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Metrics", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", text), bl_request_handle, FREE),
         SD_BUS_METHOD_WITH_ARGS("SetVm", SD_BUS_ARGS("s", vm, "a{sv}", settings, "b", live, "b", persistent), MESSAGE,
-                                on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Balloon", SD_BUS_ARGS("s", vm, "t", bytes, "b", take), MESSAGE, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Hold", SD_BUS_ARGS("s", vm, "b", hold), MESSAGE, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Act", SD_BUS_ARGS("b", act), MESSAGE, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Rollback", SD_BUS_NO_ARGS, MESSAGE, on_method, FREE),
-        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, MESSAGE, on_method, FREE),
+                                bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Balloon", SD_BUS_ARGS("s", vm, "t", bytes, "b", take), MESSAGE, bl_request_handle,
+                                FREE),
+        SD_BUS_METHOD_WITH_ARGS("Hold", SD_BUS_ARGS("s", vm, "b", hold), MESSAGE, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Act", SD_BUS_ARGS("b", act), MESSAGE, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Rollback", SD_BUS_NO_ARGS, MESSAGE, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, MESSAGE, bl_request_handle, FREE),
 
         SD_BUS_SIGNAL_WITH_ARGS("HostStateChanged", SD_BUS_ARGS("s", from, "s", to), 0),
         SD_BUS_VTABLE_END,

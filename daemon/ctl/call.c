@@ -40,6 +40,8 @@ static enum ctl_exit exit_of(int r)
 
 enum ctl_exit ctl_say_bus_error(struct ctl *c, int r, const sd_bus_error *e)
 {
+        bool ours;
+
         if (!sd_bus_error_is_set(e) || strncmp(e->name, "System.Error.", 13) == 0 ||
             sd_bus_error_has_name(e, "org.freedesktop.DBus.Error.NoReply") ||
             sd_bus_error_has_name(e, "org.freedesktop.DBus.Error.Disconnected")) {
@@ -56,15 +58,16 @@ enum ctl_exit ctl_say_bus_error(struct ctl *c, int r, const sd_bus_error *e)
                 return CTL_UNREACHABLE;
         }
         r = bl_bus_error_errno(e->name);
+        ours = strncmp(e->name, BL_BUS_ERROR_PREFIX, strlen(BL_BUS_ERROR_PREFIX)) == 0;
         if (r == -EBADRQC)
                 ctl_error("ballastd at %s does not know this call: it is older than ballastctl " BALLAST_VERSION
                           "; restart it (systemctl restart ballastd)",
                           c->where);
-        else if (r == -EPERM && strncmp(e->name, BL_BUS_ERROR_PREFIX, strlen(BL_BUS_ERROR_PREFIX)) != 0)
+        else if (r == -EPERM && !ours)
                 ctl_error("not permitted: only root may change anything, and members of group '%s' may read; try with "
                           "sudo",
                           BL_BUS_GROUP); /* the bus says it in its own way */
-        else if (r == -EIO && strncmp(e->name, BL_BUS_ERROR_PREFIX, strlen(BL_BUS_ERROR_PREFIX)) != 0)
+        else if (r == -EIO && !ours)
                 ctl_error("%s: %s", e->name, e->message);
         else
                 ctl_error("%s", e->message);

@@ -33,10 +33,10 @@ static void be_quiet(void *userdata, virErrorPtr e)
         (void)e;
 }
 
-static enum ctl_exit say_libvirt(enum ctl_exit x, const char *what, const char *name)
+static enum ctl_exit say_libvirt(const char *what, const char *name)
 {
         ctl_error("%s %s: %s", what, name, virGetLastErrorMessage());
-        return x;
+        return CTL_FAILED;
 }
 
 static enum ctl_exit find_domain(virConnectPtr conn, const char *vm, virDomainPtr *ret)
@@ -176,7 +176,7 @@ static int prepare(const struct ctl *c, virDomainPtr d, unsigned int flags, char
         *ret_exit = CTL_FAILED;
         xml = virDomainGetXMLDesc(d, flags);
         if (!xml) {
-                (void)say_libvirt(CTL_FAILED, "cannot read the XML of", c->args[0]);
+                (void)say_libvirt("cannot read the XML of", c->args[0]);
                 return -EIO;
         }
         r = change_xml(c, xml, ret_changed, &message);
@@ -208,7 +208,7 @@ static enum ctl_exit write_xml(const struct ctl *c, virConnectPtr conn, virDomai
                 return CTL_OK;
         defined = virDomainDefineXMLFlags(conn, changed, VIR_DOMAIN_DEFINE_VALIDATE);
         if (!defined)
-                return say_libvirt(CTL_FAILED, "libvirt refuses the new XML of", c->args[0]);
+                return say_libvirt("libvirt refuses the new XML of", c->args[0]);
         (void)virDomainFree(defined);
         return CTL_OK;
 }

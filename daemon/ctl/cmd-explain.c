@@ -6,7 +6,6 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/events.h"
 #include "daemon/ctl/table.h"
-#include "daemon/util/size.h"
 
 static enum ctl_color outcome_color(const char *outcome)
 {
@@ -110,7 +109,6 @@ static void print_decisions(const struct ctl *c, const json_t *d)
 
 enum ctl_exit ctl_cmd_plan(struct ctl *c)
 {
-        char shortfall[BL_SIZE_BUF], coming[BL_SIZE_BUF], unmet[BL_SIZE_BUF];
         const char *state;
         json_t *d = NULL;
         enum ctl_exit x;
@@ -121,9 +119,8 @@ enum ctl_exit ctl_cmd_plan(struct ctl *c)
         if (!ctl_print_json(c, d)) {
                 state = ctl_string(d, "state");
                 ctl_field("Host state:", "%s%s%s", ctl_color(c, ctl_state_color(state)), state, ctl_color_end(c));
-                ctl_field("To be freed:", "%s; on its way: %s; beyond the guests: %s",
-                          ctl_size(d, "shortfall", shortfall, sizeof(shortfall)),
-                          ctl_size(d, "coming", coming, sizeof(coming)), ctl_size(d, "unmet", unmet, sizeof(unmet)));
+                ctl_field("To be freed:", "%s; on its way: %s; beyond the guests: %s", CTL_SIZE(d, "shortfall"),
+                          CTL_SIZE(d, "coming"), CTL_SIZE(d, "unmet"));
                 if (!ctl_true(d, "acting"))
                         puts("Ballast only observes: none of this is done before 'ballastctl act on'.");
                 putchar('\n');

@@ -4,11 +4,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/table.h"
+#include "daemon/util/clock.h"
 #include "daemon/util/size.h"
 
 #define WATCH_DEFAULT (2 * BL_SEC)
@@ -97,10 +97,10 @@ static void pause_for(usec_t t)
 
 static void look_at_width(struct ctl *c)
 {
-        struct winsize w;
+        int width = getenv("COLUMNS") ? 0 : ctl_terminal_width();
 
-        if (!getenv("COLUMNS") && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col >= 20)
-                c->width = w.ws_col;
+        if (width > 0)
+                c->width = width;
 }
 
 /* One round: a screen on a terminal, lines or a document elsewhere. */
@@ -108,7 +108,7 @@ static void print_round(struct ctl *c, const json_t *d, usec_t every, bool first
 {
         char now[32], span[BL_SIZE_BUF];
 
-        (void)ctl_time((uint64_t)time(NULL) * BL_SEC, now, sizeof(now));
+        (void)ctl_time(bl_now_wall(), now, sizeof(now));
         if (c->json) {
                 (void)json_dumpf(d, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
                 putchar('\n');

@@ -6,9 +6,7 @@
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/events.h"
-#include "daemon/util/size.h"
 
-#define SIZE(o, f)   ctl_size(o, f, (char[BL_SIZE_BUF]){0}, BL_SIZE_BUF)
 #define EVENTS_SHOWN 10
 
 static void print_what(const struct ctl *c, const json_t *d)
@@ -32,16 +30,16 @@ static void print_what(const struct ctl *c, const json_t *d)
 
 static void print_memory(const struct ctl *c, const json_t *d)
 {
-        ctl_field("Now:", "%s, target %s", SIZE(d, "actual"), SIZE(d, "target"));
-        ctl_field("Bounds:", "reservation %s, limit %s, max %s", SIZE(d, "reservation"), SIZE(d, "limit"),
-                  SIZE(d, "max"));
+        ctl_field("Now:", "%s, target %s", CTL_SIZE(d, "actual"), CTL_SIZE(d, "target"));
+        ctl_field("Bounds:", "reservation %s, limit %s, max %s", CTL_SIZE(d, "reservation"), CTL_SIZE(d, "limit"),
+                  CTL_SIZE(d, "max"));
         ctl_field("Shares:", "%" PRIu64, ctl_number(d, "shares"));
-        ctl_field("Needs:", "at least %s, would like %s", SIZE(d, "floor"), SIZE(d, "want"));
-        ctl_field("On the host:", "%s, of it QEMU's own %s", SIZE(d, "resident"), SIZE(d, "overhead"));
+        ctl_field("Needs:", "at least %s, would like %s", CTL_SIZE(d, "floor"), CTL_SIZE(d, "want"));
+        ctl_field("On the host:", "%s, of it QEMU's own %s", CTL_SIZE(d, "resident"), CTL_SIZE(d, "overhead"));
         if (json_is_integer(json_object_get(d, "original")))
-                ctl_field("Found at:", "%s ('ballastctl rollback' puts it back)", SIZE(d, "original"));
+                ctl_field("Found at:", "%s ('ballastctl rollback' puts it back)", CTL_SIZE(d, "original"));
         if (ctl_number(d, "speed") > 0)
-                ctl_field("Gives:", "%s a second", SIZE(d, "speed"));
+                ctl_field("Gives:", "%s a second", CTL_SIZE(d, "speed"));
         if (ctl_true(d, "stuck"))
                 ctl_field("Stuck:", "%sit does not follow its target%s", ctl_color(c, CTL_RED), ctl_color_end(c));
         if (ctl_true(d, "lying"))
@@ -63,7 +61,7 @@ static void print_guest(const json_t *d)
                 ctl_field("Guest says:", "nothing");
         else
                 ctl_field("Guest says:", "%s available, %s unused, %s caches (%s, %.1f s ago)",
-                          SIZE(stats, "available"), SIZE(stats, "unused"), SIZE(stats, "caches"), source,
+                          CTL_SIZE(stats, "available"), CTL_SIZE(stats, "unused"), CTL_SIZE(stats, "caches"), source,
                           (double)ctl_number(stats, "age_us") / 1e6);
         if (json_is_object(agent))
                 ctl_field("Agent:", "%s on kernel %s", ctl_string(agent, "version"), ctl_string(agent, "kernel"));

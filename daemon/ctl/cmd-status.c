@@ -4,12 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/control.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/table.h"
-#include "daemon/util/size.h"
-
-/* clang does not let a string that json gives be a format; neither do we. */
-#define SIZE(o, f) ctl_size(o, f, (char[BL_SIZE_BUF]){0}, BL_SIZE_BUF)
 
 static void print_state(const struct ctl *c, const json_t *d)
 {
@@ -36,18 +33,18 @@ static void print_host(const json_t *d)
         const json_t *budget = json_object_get(d, "budget"), *marks = json_object_get(d, "marks");
         const json_t *psi = json_object_get(d, "psi"), *swap = json_object_get(d, "swap");
 
-        ctl_field("Budget:", "%s%s: %s used, %s free", SIZE(budget, "bytes"),
-                  strcmp(ctl_string(budget, "kind"), "ram") == 0 ? " (the host's memory)" : "", SIZE(budget, "used"),
-                  SIZE(budget, "free"));
+        ctl_field("Budget:", "%s%s: %s used, %s free", CTL_SIZE(budget, "bytes"),
+                  strcmp(ctl_string(budget, "kind"), "ram") == 0 ? " (the host's memory)" : "",
+                  CTL_SIZE(budget, "used"), CTL_SIZE(budget, "free"));
         if (ctl_number(budget, "growth_per_s") > 0)
-                ctl_field("Growth:", "%s a second", SIZE(budget, "growth_per_s"));
-        ctl_field("Marks:", "high %s, clear %s, soft %s, hard %s, low %s", SIZE(marks, "high"), SIZE(marks, "clear"),
-                  SIZE(marks, "soft"), SIZE(marks, "hard"), SIZE(marks, "low"));
+                ctl_field("Growth:", "%s a second", CTL_SIZE(budget, "growth_per_s"));
+        ctl_field("Marks:", "high %s, clear %s, soft %s, hard %s, low %s", CTL_SIZE(marks, "high"),
+                  CTL_SIZE(marks, "clear"), CTL_SIZE(marks, "soft"), CTL_SIZE(marks, "hard"), CTL_SIZE(marks, "low"));
         if (ctl_true(psi, "known"))
                 ctl_field("Stalls:", "some %.1f s, full %.1f s since boot", (double)ctl_number(psi, "some_us") / 1e6,
                           (double)ctl_number(psi, "full_us") / 1e6);
         if (ctl_number(swap, "total") > 0)
-                ctl_field("Swap:", "%s free of %s", SIZE(swap, "free"), SIZE(swap, "total"));
+                ctl_field("Swap:", "%s free of %s", CTL_SIZE(swap, "free"), CTL_SIZE(swap, "total"));
         else
                 ctl_field("Swap:", "none");
 }
@@ -61,8 +58,8 @@ static void print_vms(const json_t *d)
                   " not reclaimable",
                   ctl_number(vms, "known"), ctl_number(vms, "managed"), ctl_number(vms, "held"),
                   ctl_number(vms, "stuck"), ctl_number(vms, "not_reclaimable"));
-        ctl_field("Memory:", "%s promised, %s given, %s in use on the host, %s taken", SIZE(totals, "max"),
-                  SIZE(totals, "actual"), SIZE(totals, "resident"), SIZE(totals, "taken"));
+        ctl_field("Memory:", "%s promised, %s given, %s in use on the host, %s taken", CTL_SIZE(totals, "max"),
+                  CTL_SIZE(totals, "actual"), CTL_SIZE(totals, "resident"), CTL_SIZE(totals, "taken"));
 }
 
 static void print_troubles(const struct ctl *c, const json_t *d)
@@ -150,7 +147,7 @@ enum ctl_exit ctl_cmd_metrics(struct ctl *c)
                 fputs(text, stdout);
                 return CTL_OK;
         }
-        d = json_pack("{s:i, s:s}", "schema", 1, "metrics", text);
+        d = json_pack("{s:i, s:s}", "schema", BL_SCHEMA_VERSION, "metrics", text);
         (void)ctl_print_json(c, d);
         json_decref(d);
         return CTL_OK;

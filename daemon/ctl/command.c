@@ -5,11 +5,6 @@
 
 #include "daemon/ctl/ctl.h"
 
-#define CONNECT                                                                     \
-        {                                                                           \
-                "connect", "URI", false, "libvirt to use (default: qemu:///system)" \
-        }
-
 const struct ctl_command ctl_commands[] = {
         {
                 .name = "status",
@@ -129,7 +124,7 @@ const struct ctl_command ctl_commands[] = {
                            "is next started.  Works on libvirt directly; ballastd need not run.",
                 .run = ctl_cmd_enroll,
                 .options = {{"write", NULL, false, "write it to the VM's persistent definition"},
-                            CONNECT,
+                            {"connect", "URI", false, "libvirt to use (default: qemu:///system)"},
                             {"remove", NULL, false, "take the guest agent's channel out again"},
                             {"no-autodeflate", NULL, false, "leave the balloon's autodeflate as it is"},
                             {"no-free-page-reporting", NULL, false, "leave free page reporting as it is"},

@@ -16,6 +16,8 @@
 #include <ballast/cleanup.h>
 #include <ballast/units.h>
 
+#include "daemon/util/size.h"
+
 /* Exit codes, documented in ballastctl(1); never renumbered. */
 enum ctl_exit {
         CTL_OK = 0,
@@ -76,10 +78,14 @@ void ctl_help(FILE *f);
 void ctl_command_help(FILE *f, const struct ctl_command *command);
 /* -1: go on; otherwise end with that exit code. */
 int ctl_parse(struct ctl *c, int argc, char **argv);
+/* Of standard output; 0: no terminal, or one too narrow to heed. */
+int ctl_terminal_width(void);
 
 /* --- message.c: "ballastctl: ..." to standard error --- */
 __attribute__((format(printf, 1, 2))) void ctl_error(const char *format, ...);
-/* The same with "Try 'ballastctl CMD --help'.", for CTL_USAGE, which it returns. */
+/* "Try 'ballastctl CMD --help'." after what is wrong; returns CTL_USAGE. */
+enum ctl_exit ctl_try_help(const struct ctl *c);
+/* The two in one. */
 __attribute__((format(printf, 2, 3))) enum ctl_exit ctl_usage(const struct ctl *c, const char *format, ...);
 
 /* --- connect.c --- */
@@ -113,6 +119,8 @@ void ctl_make_text_safe(char *s, bool keep_newlines);
 
 /* Fields, tolerant of absence: "-", 0, "". */
 const char *ctl_size(const json_t *object, const char *field, char *buf, size_t size);
+/* The same in a buffer of its own, which lasts to the end of the block. */
+#define CTL_SIZE(object, field) ctl_size(object, field, (char[BL_SIZE_BUF]){0}, BL_SIZE_BUF)
 uint64_t ctl_number(const json_t *object, const char *field);
 const char *ctl_string(const json_t *object, const char *field);
 bool ctl_true(const json_t *object, const char *field);

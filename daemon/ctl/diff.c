@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include <ballast/cleanup.h>
+#include <ballast/units.h>
 
 #define LINES_MAX 20000U
 #define CONTEXT   ((size_t)3)
@@ -106,7 +107,8 @@ static int compare(const struct text *a, const struct text *b, struct edit *edit
         return 0;
 }
 
-static void print_hunk(FILE *f, const struct edit *edits, size_t from, size_t to, size_t line_a, size_t line_b)
+/* `line_a`, `line_b`: lines of the two texts before it, and then behind it. */
+static void print_hunk(FILE *f, const struct edit *edits, size_t from, size_t to, size_t *line_a, size_t *line_b)
 {
         size_t n_a = 0, n_b = 0;
 
@@ -114,9 +116,11 @@ static void print_hunk(FILE *f, const struct edit *edits, size_t from, size_t to
                 n_a += edits[i].mark != '+';
                 n_b += edits[i].mark != '-';
         }
-        fprintf(f, "@@ -%zu,%zu +%zu,%zu @@\n", line_a + (n_a > 0), n_a, line_b + (n_b > 0), n_b);
+        fprintf(f, "@@ -%zu,%zu +%zu,%zu @@\n", *line_a + (n_a > 0), n_a, *line_b + (n_b > 0), n_b);
         for (size_t i = from; i < to; i++)
                 fprintf(f, "%c%.*s\n", edits[i].mark, (int)edits[i].line->len, edits[i].line->s);
+        *line_a += n_a;
+        *line_b += n_b;
 }
 
 /* Changes that are at most two contexts apart share a hunk. */
@@ -133,16 +137,11 @@ static void print_all(FILE *f, const struct edit *edits, size_t n)
                         if (edits[k].mark != ' ')
                                 last = k;
                 from = i > done + CONTEXT ? i - CONTEXT : done;
-                for (size_t k = done; k < from; k++)
-                        line_a++, line_b++;
-                size_t to = last + 1 + CONTEXT < n ? last + 1 + CONTEXT : n;
-                print_hunk(f, edits, from, to, line_a, line_b);
-                for (size_t k = from; k < to; k++) {
-                        line_a += edits[k].mark != '+';
-                        line_b += edits[k].mark != '-';
-                }
-                done = to;
-                i = to - 1;
+                line_a += from - done;
+                line_b += from - done;
+                done = bl_min(last + 1 + CONTEXT, n);
+                print_hunk(f, edits, from, done, &line_a, &line_b);
+                i = done - 1;
         }
 }
 

@@ -24,6 +24,15 @@ void ctl_error(const char *format, ...)
         va_end(ap);
 }
 
+enum ctl_exit ctl_try_help(const struct ctl *c)
+{
+        if (c->command)
+                fprintf(stderr, "Try 'ballastctl %s --help'.\n", c->command->name);
+        else
+                fputs("Try 'ballastctl --help'.\n", stderr);
+        return CTL_USAGE;
+}
+
 enum ctl_exit ctl_usage(const struct ctl *c, const char *format, ...)
 {
         va_list ap;
@@ -31,9 +40,5 @@ enum ctl_exit ctl_usage(const struct ctl *c, const char *format, ...)
         va_start(ap, format);
         say(format, ap);
         va_end(ap);
-        if (c->command)
-                fprintf(stderr, "Try 'ballastctl %s --help'.\n", c->command->name);
-        else
-                fputs("Try 'ballastctl --help'.\n", stderr);
-        return CTL_USAGE;
+        return ctl_try_help(c);
 }

@@ -63,11 +63,8 @@ static int parse_some(struct ctl *c, int argc, char **argv, const char *mode)
                         r = global_option(c, ctl_global_options[k - FIRST_GLOBAL].name, optarg);
                         if (r >= 0)
                                 return r;
-                } else { /* getopt has said what is wrong */
-                        fprintf(stderr, "Try 'ballastctl %s%s--help'.\n", c->command ? c->command->name : "",
-                                c->command ? " " : "");
-                        return CTL_USAGE;
-                }
+                } else
+                        return (int)ctl_try_help(c); /* getopt has said what is wrong */
         }
         return -1;
 }
@@ -86,18 +83,27 @@ static int unknown_command(const struct ctl *c, const char *word)
         return (int)ctl_usage(c, "no command is called '%s'", word);
 }
 
+int ctl_terminal_width(void)
+{
+        struct winsize w;
+
+        return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col >= 20 ? w.ws_col : 0;
+}
+
 static void look_at_terminal(struct ctl *c)
 {
         const char *columns = getenv("COLUMNS"), *term = getenv("TERM"), *no = getenv("NO_COLOR");
         bool tty = isatty(STDOUT_FILENO);
-        struct winsize w;
         uint64_t n;
 
         c->color = tty && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
         if (columns && bl_uint_parse(columns, &n) >= 0 && n >= 20 && n <= 10000)
                 c->width = (int)n;
-        else if (tty)
-                c->width = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col >= 20 ? w.ws_col : 80;
+        else if (tty) {
+                c->width = ctl_terminal_width();
+                if (c->width == 0)
+                        c->width = 80;
+        }
 }
 
 int ctl_parse(struct ctl *c, int argc, char **argv)

@@ -29,6 +29,7 @@
 #include "daemon/bus/bus.h"
 #include "daemon/bus/errors.h"
 #include "daemon/bus/gate.h"
+#include "daemon/bus/internal.h"
 #include "daemon/bus/listen.h"
 #include "daemon/bus/peer.h"
 #include "tests/cli/fake-manager.h"
@@ -503,7 +504,7 @@ static void test_answer_after_leaving(void **state)
 
         assert_int_equal(run_loop(w, 20000, spawn(asks_and_leaves, 0, 0, NULL, 0)), 0);
         (void)run_loop(w, 500, 0); /* the slow answers come now */
-        assert_int_equal(bl_bus_n_clients(w->bus), 0);
+        assert_int_equal(w->bus->n_clients, 0);
         assert_int_equal(w->manager.n_mute, 10);
         for (size_t i = 0; i < 5; i++)
                 w->manager.mute[i].done(w->manager.mute[i].userdata, -EIO, NULL);
@@ -610,7 +611,7 @@ static void test_garbage(void **state)
         assert_false(hangs_up(w, fd));
         (void)close(fd);
         (void)run_loop(w, 50, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), 0);
+        assert_int_equal(w->bus->n_clients, 0);
         still_serves(w);
 }
 
@@ -623,12 +624,12 @@ static void test_half_open(void **state)
         assert_true(hangs_up(w, shut));
         still_serves(w);
         (void)run_loop(w, 50, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), 2);
+        assert_int_equal(w->bus->n_clients, 2);
         (void)close(quiet);
         (void)close(half);
         (void)close(shut);
         (void)run_loop(w, 50, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), 0);
+        assert_int_equal(w->bus->n_clients, 0);
 }
 
 /* Byte by byte it is the same conversation. */
@@ -648,7 +649,7 @@ static void test_slow_writer(void **state)
         assert_true(recv(fd, buf, sizeof(buf) - 1, MSG_DONTWAIT) > 0);
         assert_memory_equal(buf, answer, sizeof(answer) - 1);
         assert_non_null(strstr(buf, "\r\nERROR\r\n")); /* no descriptors are taken */
-        assert_int_equal(bl_bus_n_clients(w->bus), 1);
+        assert_int_equal(w->bus->n_clients, 1);
         (void)close(fd);
 }
 
@@ -677,7 +678,7 @@ static void test_slow_reader(void **state)
 
         assert_int_equal(run_loop(w, 20000, spawn(never_reads, 0, 0, NULL, 0)), 0);
         (void)run_loop(w, 50, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), 0);
+        assert_int_equal(w->bus->n_clients, 0);
         assert_true(w->manager.reads < 2000);
         still_serves(w);
 }
@@ -693,7 +694,7 @@ static void test_hundred_connections(void **state)
                 (void)run_loop(w, 1, 0);
         }
         (void)run_loop(w, 100, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), BL_BUS_MAX_CLIENTS);
+        assert_int_equal(w->bus->n_clients, BL_BUS_MAX_CLIENTS);
         assert_int_equal(w->notes, 1); /* said once, not 36 times */
         assert_true(hangs_up(w, fds[99]));
         (void)close(fds[0]);
@@ -702,7 +703,7 @@ static void test_hundred_connections(void **state)
         for (size_t i = 1; i < 100; i++)
                 (void)close(fds[i]);
         (void)run_loop(w, 200, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), 0);
+        assert_int_equal(w->bus->n_clients, 0);
 }
 
 static void opens_a_hundred(sd_bus *b)
@@ -722,10 +723,10 @@ static void test_root_is_not_locked_out(void **state)
                 skip();
         for (uid_t i = 0; i < 4; i++)
                 pids[i] = spawn(opens_a_hundred, 1000 + i, TEST_GROUP, NULL, 0);
-        for (int i = 0; i < 200 && bl_bus_n_clients(w->bus) < BL_BUS_MAX_READERS; i++)
+        for (int i = 0; i < 200 && w->bus->n_clients < BL_BUS_MAX_READERS; i++)
                 (void)run_loop(w, 10, 0);
         (void)run_loop(w, 200, 0);
-        assert_int_equal(bl_bus_n_clients(w->bus), BL_BUS_MAX_READERS);
+        assert_int_equal(w->bus->n_clients, BL_BUS_MAX_READERS);
         still_serves(w);
         for (size_t i = 0; i < 4; i++) {
                 (void)kill(pids[i], SIGKILL);
