@@ -830,15 +830,9 @@ static int add_dropin(struct dropins *ds, const char *dir, const char *name)
         return 0;
 }
 
-static void close_dirp(DIR **d)
-{
-        if (*d)
-                (void)closedir(*d);
-}
-
 static int collect_dropins(struct loading *l, const char *dir, struct dropins *ds)
 {
-        _cleanup_(close_dirp) DIR *d = opendir(dir);
+        _cleanup_closedir_ DIR *d = opendir(dir);
         const struct dirent *e;
 
         if (!d) {

@@ -9,6 +9,8 @@
 #include "daemon/util/clock.h"
 #include "daemon/util/size.h"
 
+static const char not_written[] = "it is so now, but could not be written down for a restart";
+
 static struct bl_guest *find_or_say(struct bl_manager *m, const char *vm, bl_done_fn done, void *userdata)
 {
         struct bl_guest *g = bl_manager_find_named(m, vm);
@@ -233,7 +235,7 @@ void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn
                                 hold ? "is held" : "is released");
         bl_manager_notify_status(m);
         bl_tick_soon(m, 0);
-        done(userdata, r, r < 0 ? "it is so now, but could not be written down for a restart" : NULL);
+        done(userdata, r, r < 0 ? not_written : NULL);
 }
 
 void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata)
@@ -264,10 +266,7 @@ void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userda
                                  : "Ballast only observes now; the guests stay as they are");
         bl_manager_notify_status(m);
         bl_tick_soon(m, 0);
-        done(userdata, r,
-             r < 0      ? "it is so now, but could not be written down for a restart"
-             : *message ? message
-                        : NULL);
+        done(userdata, r, r < 0 ? not_written : *message ? message : NULL);
 }
 
 void bl_control_rollback(struct bl_manager *m, bl_done_fn done, void *userdata)

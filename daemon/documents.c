@@ -130,14 +130,13 @@ json_t *bl_document_vm(struct bl_guest *g)
 {
         const struct bl_ledger_vm *record = bl_ledger_find(g->m->ledger, g->uuid);
         enum bl_no_reclaim why = g->desc ? bl_domain_info_no_reclaim(&g->desc->live) : BL_RECLAIM_OK;
-        uint64_t actual = g->actual_at ? g->actual : BL_UNSET;
         usec_t now = bl_now();
         json_t *j = json_object();
 
         json_object_set_new(j, "name", text(g->name));
         json_object_set_new(j, "uuid", text(g->uuid_text));
         json_object_set_new(j, "pid", number(g->desc && g->desc->has_instance ? (uint64_t)g->desc->instance.pid : 0));
-        json_object_set_new(j, "run", text(run_to_string(g->desc && g->desc->migrating ? BL_RUN_MIGRATING : g->run)));
+        json_object_set_new(j, "run", text(run_to_string(bl_guest_run(g))));
         json_object_set_new(j, "managed", json_boolean(bl_guest_managed(g)));
         json_object_set_new(j, "hold", text(bl_hold_to_string(record ? record->hold : BL_HOLD_NONE)));
         json_object_set_new(j, "hold_reason", text_or_null(record ? record->hold_reason : NULL));
@@ -148,8 +147,8 @@ json_t *bl_document_vm(struct bl_guest *g)
         json_object_set_new(j, "limit", number(bl_guest_limit(g)));
         json_object_set_new(j, "reservation", number(g->desc ? bl_guest_reservation(g) : 0));
         json_object_set_new(j, "shares", number(bl_guest_shares(g)));
-        json_object_set_new(j, "actual", number_or_null(actual));
-        json_object_set_new(j, "target", number_or_null(g->target_at ? g->target : actual));
+        json_object_set_new(j, "actual", number_or_null(bl_guest_actual(g)));
+        json_object_set_new(j, "target", number_or_null(bl_guest_target(g)));
         json_object_set_new(j, "original", record ? number_or_null(record->original) : json_null());
         json_object_set_new(j, "resident", number(bl_proc_mem_resident(&g->mem)));
         json_object_set_new(j, "overhead", number(g->overhead));
@@ -159,7 +158,7 @@ json_t *bl_document_vm(struct bl_guest *g)
         json_object_set_new(j, "speed", number(g->decided ? g->decision.speed : 0));
         json_object_set_new(j, "stuck", json_boolean(g->decided && g->decision.stuck));
         json_object_set_new(j, "lying", json_boolean(g->decided && g->decision.lying));
-        json_object_set_new(j, "hung", json_boolean(g->stopped || bl_pool_hung(g->m->pool, g->uuid)));
+        json_object_set_new(j, "hung", json_boolean(bl_guest_hung(g)));
         json_object_set_new(j, "oom_deflates", number(g->oom_deflates));
         json_object_set_new(j, "stats", stats_document(bl_guest_stats_best(g, now), now));
         json_object_set_new(j, "agent", agent_document(g, now));
@@ -375,7 +374,7 @@ int bl_control_status(struct bl_manager *m, json_t **ret)
         failed |= json_object_set_new(d, "acting", json_boolean(bl_manager_acting(m)));
         failed |= json_object_set_new(d, "acting_from", text(bl_ledger_act(m->ledger) < 0 ? "config" : "ballastctl"));
         failed |= json_object_set_new(d, "held", json_boolean(bl_ledger_held(m->ledger)));
-        failed |= json_object_set_new(d, "state", text(bl_state_to_string(m->state)));
+        failed |= json_object_set_new(d, "state", text(bl_state_to_string(m->plan.state)));
         failed |= json_object_set_new(d, "since_us", number(m->state_since));
         failed |= json_object_set_new(d, "budget",
                                       json_pack("{s:s, s:o, s:o, s:o, s:o}", "kind", h->budget_is_ram ? "ram" : "size",

@@ -95,6 +95,26 @@ uint64_t bl_guest_shares(const struct bl_guest *g)
         return bl_mul_sat(max / BL_MIB, g->m->conf->shares_per_mib);
 }
 
+uint64_t bl_guest_actual(const struct bl_guest *g)
+{
+        return g->actual_at ? g->actual : BL_UNSET;
+}
+
+uint64_t bl_guest_target(const struct bl_guest *g)
+{
+        return g->target_at ? g->target : bl_guest_actual(g);
+}
+
+enum bl_vm_run bl_guest_run(const struct bl_guest *g)
+{
+        return g->desc && g->desc->migrating ? BL_RUN_MIGRATING : g->run;
+}
+
+bool bl_guest_hung(const struct bl_guest *g)
+{
+        return g->stopped || bl_pool_hung(g->m->pool, g->uuid);
+}
+
 const struct bl_guest_stats *bl_guest_stats_best(const struct bl_guest *g, usec_t now)
 {
         const struct bl_guest_stats *a = &g->agent_stats, *b = &g->balloon_stats;
@@ -117,11 +137,11 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
                 return false;
         memcpy(vm.uuid, g->uuid, BL_UUID_LEN);
         vm.name = g->name;
-        vm.run = g->desc->migrating ? BL_RUN_MIGRATING : g->run;
+        vm.run = bl_guest_run(g);
         vm.no_reclaim = bl_domain_info_no_reclaim(&g->desc->live);
         vm.hold = record ? record->hold : BL_HOLD_NONE;
         vm.managed = bl_guest_managed(g);
-        vm.hung = g->stopped || bl_pool_hung(m->pool, g->uuid);
+        vm.hung = bl_guest_hung(g);
         vm.in_flight = bl_balloon_in_flight(m->balloon, g->uuid);
         vm.oom_deflate = g->oom_deflate;
         vm.booted_at = bl_min(g->booted_at, now);

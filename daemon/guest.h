@@ -102,6 +102,13 @@ uint64_t bl_guest_limit(const struct bl_guest *g);
 uint64_t bl_guest_reservation(const struct bl_guest *g);
 uint64_t bl_guest_shares(const struct bl_guest *g);
 
+/* Balloon size, and what it was last told to be; BL_UNSET: not known yet. */
+uint64_t bl_guest_actual(const struct bl_guest *g);
+uint64_t bl_guest_target(const struct bl_guest *g);
+enum bl_vm_run bl_guest_run(const struct bl_guest *g);
+/* It does not answer: a call has not come back, or its process is stopped. */
+bool bl_guest_hung(const struct bl_guest *g);
+
 /* The fresher and better of its two statistics. */
 const struct bl_guest_stats *bl_guest_stats_best(const struct bl_guest *g, usec_t now);
 

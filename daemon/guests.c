@@ -71,6 +71,7 @@ void bl_guests_connect(struct bl_guest *g)
                 .vmm_pid = g->desc->has_instance ? g->desc->instance.pid : 0,
         };
         for (size_t i = 0; i < sizeof transports / sizeof *transports; i++) {
+                bool refused;
                 int fd, r;
 
                 r = transports[i]->connect(&address, &fd);
@@ -79,11 +80,12 @@ void bl_guests_connect(struct bl_guest *g)
                         bl_log(LOG_WARNING, BL_EV_VM, g->name, "agent.not-a-socket",
                                "%s of %s is no socket; its agent is not used", address.socket_path, g->name);
                 }
-                if ((r == -EACCES || r == -EPERM || r == -ENOSYS) && !g->agent.refused)
+                refused = r == -EACCES || r == -EPERM || r == -ENOSYS;
+                if (refused && !g->agent.refused)
                         bl_log(LOG_WARNING, BL_EV_VM, g->name, "agent.refused",
                                "cannot reach the agent of %s at %s: %s; its balloon statistics are used", g->name,
                                address.socket_path, strerror(-r));
-                g->agent.refused = r == -EACCES || r == -EPERM || r == -ENOSYS;
+                g->agent.refused = refused;
                 if (r < 0)
                         continue;
                 r = bl_agent_open(g->m->event, fd, &handlers, g, &g->agent.link);

@@ -132,6 +132,15 @@ static int start_empty(struct bl_ledger *l, const char *boot_id)
         return 0;
 }
 
+/* Nothing that was done to it is to be undone, or recognised. */
+static void void_changes(struct bl_ledger *l, struct bl_ledger_vm *v)
+{
+        v->original = BL_UNSET;
+        v->original_period = -1;
+        v->n_targets = 0;
+        l->dirty = true;
+}
+
 /* The host booted since: no VM of then runs now. */
 static int host_booted(struct bl_ledger *l, const char *boot_id)
 {
@@ -144,9 +153,7 @@ static int host_booted(struct bl_ledger *l, const char *boot_id)
         for (size_t i = l->d.n; i-- > 0;) {
                 struct bl_ledger_vm *v = l->d.vms[i];
 
-                v->original = BL_UNSET;
-                v->original_period = -1;
-                v->n_targets = 0;
+                void_changes(l, v);
                 v->instance = (struct bl_instance){0};
                 if (v->hold != BL_HOLD_ADMIN)
                         bl_ledger_data_remove(&l->d, i);
@@ -464,15 +471,6 @@ int bl_ledger_add(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const ch
 bool bl_ledger_vm_dirty(const struct bl_ledger_vm *v)
 {
         return v->original != BL_UNSET || v->original_period >= 0;
-}
-
-/* Removes what says nothing.  `v` may be gone afterwards. */
-static void void_changes(struct bl_ledger *l, struct bl_ledger_vm *v)
-{
-        v->original = BL_UNSET;
-        v->original_period = -1;
-        v->n_targets = 0;
-        l->dirty = true;
 }
 
 int bl_ledger_set_instance(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i,

@@ -60,7 +60,6 @@ struct bl_manager {
         /* sample.c */
         struct bl_host_sensor *host_sensor;
         struct bl_host host; /* last sample */
-        usec_t host_at;
         sd_event_source *sample_timer;
         sd_event_source *psi_source;
         int psi_fd;
@@ -75,13 +74,11 @@ struct bl_manager {
 
         /* tick.c */
         struct bl_policy *policy;
-        struct bl_snapshot snapshot; /* the last one, and what came of it */
-        struct bl_plan plan;
+        struct bl_plan plan; /* the last one */
         bool planned;
         sd_event_source *tick_timer;
         usec_t tick_at; /* last */
-        enum bl_host_state state;
-        usec_t state_since;
+        usec_t state_since; /* that plan.state is what it is */
         uint64_t taken_total, given_total; /* bytes commanded */
         uint64_t n_commands, n_failed;
 
@@ -110,6 +107,7 @@ void bl_manager_note(struct bl_manager *m, struct bl_guest *g, int priority, enu
         __attribute__((format(printf, 9, 10)));
 /* Writes the ledger; says so when it cannot. */
 int bl_manager_save(struct bl_manager *m, bool durable);
+void bl_manager_not_saved(struct bl_manager *m, int r);
 void bl_manager_notify_status(struct bl_manager *m);
 
 /* discover.c */

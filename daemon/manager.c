@@ -85,13 +85,18 @@ void bl_manager_note(struct bl_manager *m, struct bl_guest *g, int priority, enu
         bl_log(priority, ev, g ? g->name : NULL, reason, "%s", e.sentence);
 }
 
+void bl_manager_not_saved(struct bl_manager *m, int r)
+{
+        bl_log(LOG_ERR, BL_EV_PLAIN, NULL, "ledger.failed", "cannot write %s: %s", bl_ledger_path(m->ledger),
+               strerror(-r));
+}
+
 int bl_manager_save(struct bl_manager *m, bool durable)
 {
         int r = bl_ledger_save(m->ledger, durable);
 
         if (r < 0)
-                bl_log(LOG_ERR, BL_EV_PLAIN, NULL, "ledger.failed", "cannot write %s: %s", bl_ledger_path(m->ledger),
-                       strerror(-r));
+                bl_manager_not_saved(m, r);
         return r;
 }
 
@@ -99,7 +104,7 @@ void bl_manager_notify_status(struct bl_manager *m)
 {
         char free[32];
 
-        (void)sd_notifyf(false, "STATUS=%s, %s free of the budget, %zu VMs%s%s", bl_state_to_string(m->state),
+        (void)sd_notifyf(false, "STATUS=%s, %s free of the budget, %zu VMs%s%s", bl_state_to_string(m->plan.state),
                          bl_size_format(m->host.free, free, sizeof free), m->n_guests,
                          bl_manager_acting(m) ? "" : ", only observing", m->connected ? "" : ", libvirt not connected");
 }
@@ -404,7 +409,6 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
         bl_event_bridge_free(m->bridge);
         bl_ledger_free(m->ledger);
         bl_plan_clear(&m->plan);
-        bl_snapshot_clear(&m->snapshot);
         bl_policy_free(m->policy);
         bl_host_sensor_free(m->host_sensor);
         bl_history_free(m->history);

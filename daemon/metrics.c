@@ -49,16 +49,6 @@ static void counter(FILE *f, const char *name, const char *unit, const char *hel
         fprintf(f, "%s_total %" PRIu64 "\n", name, v);
 }
 
-static uint64_t vm_actual(const struct bl_guest *g)
-{
-        return g->actual_at ? g->actual : BL_UNSET;
-}
-
-static uint64_t vm_target(const struct bl_guest *g)
-{
-        return g->target_at ? g->target : vm_actual(g);
-}
-
 static uint64_t vm_resident(const struct bl_guest *g)
 {
         return bl_proc_mem_resident(&g->mem);
@@ -92,8 +82,8 @@ static const struct {
 } per_vm[] = {
         {"ballast_vm_limit_bytes", "gauge", "bytes", "Most that the VM is given.", bl_guest_limit},
         {"ballast_vm_reservation_bytes", "gauge", "bytes", "Least that the VM is left.", bl_guest_reservation},
-        {"ballast_vm_balloon_bytes", "gauge", "bytes", "Memory the balloon leaves to the VM.", vm_actual},
-        {"ballast_vm_target_bytes", "gauge", "bytes", "Balloon target.", vm_target},
+        {"ballast_vm_balloon_bytes", "gauge", "bytes", "Memory the balloon leaves to the VM.", bl_guest_actual},
+        {"ballast_vm_target_bytes", "gauge", "bytes", "Balloon target.", bl_guest_target},
         {"ballast_vm_resident_bytes", "gauge", "bytes", "Host memory behind the VM.", vm_resident},
         {"ballast_vm_floor_bytes", "gauge", "bytes", "What the VM needs by its own figures.", vm_floor},
         {"ballast_vm_available_bytes", "gauge", "bytes", "MemAvailable in the guest.", vm_available},
@@ -133,7 +123,7 @@ int bl_control_metrics(struct bl_manager *m, char **ret)
         family(f, "ballast_host_state", "stateset", NULL, "State of the host.");
         for (int i = 0; i < _BL_STATE_MAX; i++)
                 fprintf(f, "ballast_host_state{ballast_host_state=\"%s\"} %d\n",
-                        bl_state_to_string((enum bl_host_state)i), m->state == (enum bl_host_state)i);
+                        bl_state_to_string((enum bl_host_state)i), m->plan.state == (enum bl_host_state)i);
         gauge(f, "ballast_budget_bytes", "bytes", "What pressure is judged against.", m->host.budget);
         gauge(f, "ballast_budget_used_bytes", "bytes", "Used of the budget.", m->host.used);
         gauge(f, "ballast_budget_free_bytes", "bytes", "Free of the budget.", m->host.free);

@@ -40,9 +40,7 @@ void bl_poll_soon(struct bl_guest *g, usec_t at)
 
 static bool is_moving(const struct bl_guest *g, usec_t now)
 {
-        uint64_t distance = g->actual > g->target ? g->actual - g->target : g->target - g->actual;
-
-        return g->target_at > 0 && distance >= BL_MIB && now - g->target_at < 30 * BL_SEC;
+        return g->target_at > 0 && bl_distance(g->actual, g->target) >= BL_MIB && now - g->target_at < 30 * BL_SEC;
 }
 
 /* libvirt repeats the size of QEMU's last event, which may be a second old: after
@@ -56,7 +54,7 @@ static usec_t next_poll(const struct bl_guest *g, usec_t now)
 {
         if (is_moving(g, now))
                 return now + POLL_MOVING;
-        if (g->m->state >= BL_STATE_SOFT || g->m->plan.shortfall > 0)
+        if (g->m->plan.state >= BL_STATE_SOFT || g->m->plan.shortfall > 0)
                 return now + POLL_PRESSED;
         /* as often as it reports, or its figures would grow old between two looks */
         return now + bl_max(POLL_PRESSED, g->m->conf->stats_period);
@@ -134,19 +132,16 @@ static void judge(struct bl_guest *g, const struct bl_watch_report *w)
 static void recall(struct bl_guest *g, usec_t now)
 {
         struct bl_manager *m = g->m;
-        const struct bl_ledger_vm *record = NULL;
+        const struct bl_ledger_vm *record = bl_ledger_find(m->ledger, g->uuid);
+        bool known = record && record->instance.pid != 0;
         usec_t now_wall = bl_now_wall();
-        bool known;
         char size[32];
 
-        record = bl_ledger_find(m->ledger, g->uuid);
-        known = record && record->instance.pid != 0;
-        (void)bl_ledger_add(m->ledger, g->uuid, g->name, NULL);
+        (void)bl_ledger_add(m->ledger, g->uuid, g->name, &record);
         if (g->desc->has_instance &&
             bl_ledger_set_instance(m->ledger, g->uuid, &g->desc->instance, g->birth, g->actual) > 0 && known)
                 bl_log(LOG_INFO, BL_EV_RECOVERED, g->name, "recover.void",
                        "%s started anew: what was done to it before is void", g->name);
-        record = bl_ledger_find(m->ledger, g->uuid);
         for (size_t i = 0; record && i < record->n_targets; i++) {
                 const struct bl_ledger_target *t = &record->targets[i];
                 usec_t at = bl_sub_sat(now, bl_sub_sat(now_wall, t->at_wall));
@@ -166,7 +161,7 @@ static void recall(struct bl_guest *g, usec_t now)
                                         g->name, bl_size_format(t->to, size, sizeof size));
                 }
         }
-        if (record && bl_ledger_vm_dirty(record) && record->original != BL_UNSET)
+        if (record && record->original != BL_UNSET)
                 bl_log(LOG_INFO, BL_EV_RECOVERED, g->name, "recover.original",
                        "%s had %s before Ballast first changed it; 'ballastctl rollback' restores that", g->name,
                        bl_size_format(record->original, size, sizeof size));
@@ -257,7 +252,7 @@ static void on_sensed(void *userdata, int r, const char *message, const struct b
         take_state(g, s, now);
         bl_poll_rearm(m);
         /* whoever waits for what this VM gives wants to know at once */
-        if (moved && (m->state >= BL_STATE_SOFT || m->plan.shortfall > 0))
+        if (moved && (m->plan.state >= BL_STATE_SOFT || m->plan.shortfall > 0))
                 bl_tick_soon(m, 0);
 }
 

@@ -165,10 +165,8 @@ void bl_sample_now(struct bl_manager *m)
 
         if (bl_host_needs_usage(m->host_sensor))
                 usage = add_up(m, now);
-        if (bl_host_sense(m->host_sensor, &usage, now, &host) >= 0) {
+        if (bl_host_sense(m->host_sensor, &usage, now, &host) >= 0)
                 m->host = host;
-                m->host_at = now;
-        }
 }
 
 static int on_sample(sd_event_source *s, uint64_t usec, void *userdata)
@@ -191,6 +189,16 @@ static int on_sample(sd_event_source *s, uint64_t usec, void *userdata)
 
 /* --- PSI ------------------------------------------------------------------ */
 
+static void drop_psi(struct bl_manager *m)
+{
+        m->psi_source = sd_event_source_unref(m->psi_source);
+        if (m->psi_fd < 0)
+                return;
+        (void)close(m->psi_fd);
+        m->psi_fd = -1;
+        bl_host_psi_lost(m->host_sensor);
+}
+
 static int on_psi(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
         struct bl_manager *m = userdata;
@@ -198,10 +206,7 @@ static int on_psi(sd_event_source *s, int fd, uint32_t revents, void *userdata)
         (void)s;
         (void)fd;
         if (revents & EPOLLERR) {
-                m->psi_source = sd_event_source_unref(m->psi_source);
-                (void)close(m->psi_fd);
-                m->psi_fd = -1;
-                bl_host_psi_lost(m->host_sensor);
+                drop_psi(m);
                 bl_log_warning("the kernel's memory pressure trigger is gone, polling instead");
                 return 0;
         }
@@ -221,12 +226,7 @@ static void watch_psi(struct bl_manager *m)
         const char *why;
         int r = 0;
 
-        m->psi_source = sd_event_source_unref(m->psi_source);
-        if (m->psi_fd >= 0) {
-                (void)close(m->psi_fd);
-                m->psi_fd = -1;
-                bl_host_psi_lost(m->host_sensor);
-        }
+        drop_psi(m);
         if (!m->conf->psi)
                 return;
         m->psi_fd = r = bl_host_psi_open(m->host_sensor);
@@ -234,9 +234,7 @@ static void watch_psi(struct bl_manager *m)
                 r = sd_event_add_io(m->event, &m->psi_source, m->psi_fd, EPOLLPRI, on_psi, m);
                 if (r >= 0)
                         return;
-                (void)close(m->psi_fd);
-                m->psi_fd = -1;
-                bl_host_psi_lost(m->host_sensor);
+                drop_psi(m);
         }
         why = bl_host_psi_why_not(m->host_sensor);
         bl_log(LOG_NOTICE, BL_EV_PLAIN, NULL, "psi.none",

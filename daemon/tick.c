@@ -58,9 +58,7 @@ static bool failed_anew(struct bl_guest *g, int what)
 /* One line in the history for each thing that would be done, not one per tick. */
 static void note_not_acting(struct bl_guest *g, const struct bl_decision *d)
 {
-        uint64_t moved = d->to > g->told_to ? d->to - g->told_to : g->told_to - d->to;
-
-        if (g->told_why == d->why && moved < 16 * BL_MIB)
+        if (g->told_why == d->why && bl_distance(d->to, g->told_to) < 16 * BL_MIB)
                 return;
         g->told_why = d->why;
         g->told_to = d->to;
@@ -81,18 +79,18 @@ static void act(struct bl_guest *g, const struct bl_vm *vm, const struct bl_deci
                                 d->to, "nothing was done to %s: %s", g->name, strerror(-r));
 }
 
-static void carry_out(struct bl_manager *m)
+static void carry_out(struct bl_manager *m, const struct bl_snapshot *s)
 {
         bool acting = bl_manager_acting(m);
 
         for (size_t i = 0; i < m->plan.n; i++) {
                 const struct bl_decision *d = &m->plan.d[i];
-                const struct bl_vm *vm = &m->snapshot.vms[i];
+                const struct bl_vm *vm = &s->vms[i];
                 struct bl_guest *g = bl_manager_find(m, vm->uuid);
 
                 if (!g)
                         continue;
-                (void)bl_explain(&m->plan, &m->snapshot, i, g->sentence, sizeof g->sentence);
+                (void)bl_explain(&m->plan, s, i, g->sentence, sizeof g->sentence);
                 if (d->stuck && !(g->decided && g->decision.stuck))
                         bl_manager_note(m, g, LOG_WARNING, BL_EV_STUCK, "guest.stuck", "seen", vm->actual, vm->target,
                                         "%s does not follow its balloon target; the others give instead", g->name);
@@ -107,19 +105,18 @@ static void carry_out(struct bl_manager *m)
         }
 }
 
-static void note_state(struct bl_manager *m)
+static void note_state(struct bl_manager *m, enum bl_host_state was)
 {
         const char *from, *to;
         char free[32], mark[32];
 
-        if (m->planned && m->plan.state == m->state)
+        if (m->planned && m->plan.state == was)
                 return;
-        from = bl_state_to_string(m->state);
+        from = bl_state_to_string(was);
         to = bl_state_to_string(m->plan.state);
-        m->state = m->plan.state;
         m->state_since = bl_now_wall();
-        bl_manager_note(m, NULL, m->state >= BL_STATE_SOFT ? LOG_WARNING : LOG_INFO, BL_EV_STATE, "host.state", "seen",
-                        BL_UNSET, BL_UNSET, "the host is %s: %s free, minFree is %s", to,
+        bl_manager_note(m, NULL, m->plan.state >= BL_STATE_SOFT ? LOG_WARNING : LOG_INFO, BL_EV_STATE, "host.state",
+                        "seen", BL_UNSET, BL_UNSET, "the host is %s: %s free, minFree is %s", to,
                         bl_size_format(m->host.free, free, sizeof free),
                         bl_size_format(m->plan.marks.min_free, mark, sizeof mark));
         if (from != to)
@@ -129,7 +126,7 @@ static void note_state(struct bl_manager *m)
 
 static bool is_busy(const struct bl_manager *m)
 {
-        if (m->state >= BL_STATE_SOFT || m->plan.shortfall > 0 || m->plan.coming > 0)
+        if (m->plan.state >= BL_STATE_SOFT || m->plan.shortfall > 0 || m->plan.coming > 0)
                 return true;
         for (size_t i = 0; i < m->plan.n; i++)
                 if (m->plan.d[i].act || m->plan.d[i].why == BL_WHY_IN_FLIGHT)
@@ -139,6 +136,7 @@ static bool is_busy(const struct bl_manager *m)
 
 void bl_tick_now(struct bl_manager *m)
 {
+        enum bl_host_state was = m->plan.state;
         usec_t now;
         struct bl_snapshot s;
         struct bl_plan plan;
@@ -156,13 +154,12 @@ void bl_tick_now(struct bl_manager *m)
                 return;
         }
         bl_host_psi_clear(m->host_sensor);
-        bl_snapshot_clear(&m->snapshot);
         bl_plan_clear(&m->plan);
-        m->snapshot = s;
         m->plan = plan;
-        note_state(m);
+        note_state(m, was);
         m->planned = true;
-        carry_out(m);
+        carry_out(m, &s);
+        bl_snapshot_clear(&s);
         bl_tick_soon(m, is_busy(m) ? TICK_BUSY : TICK_REST);
 }
 
@@ -271,10 +268,7 @@ static void on_result(void *userdata, const struct bl_balloon_result *r)
 
 static void on_ledger_error(void *userdata, int r)
 {
-        struct bl_manager *m = userdata;
-
-        bl_log(LOG_ERR, BL_EV_PLAIN, NULL, "ledger.failed", "cannot write %s: %s", bl_ledger_path(m->ledger),
-               strerror(-r));
+        bl_manager_not_saved(userdata, r);
 }
 
 const struct bl_balloon_handler bl_tick_balloon_handler = {

@@ -54,9 +54,7 @@ static void say(struct guest_session *s, const char *what, const char *why)
 /* The next step looks for it at once. */
 static void gone(struct guest_session *s)
 {
-        bl_closep(&s->fd);
-        s->fd = -1;
-        s->connected = false;
+        guest_session_end(s);
         s->next_at = 0;
         say(s, "device is gone, looking for it", NULL);
 }

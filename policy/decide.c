@@ -35,7 +35,7 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
         for (size_t i = 0; i < t->n; i++) {
                 const struct bl_work *w = &t->w[i];
                 const struct bl_vm_state *st = w->st;
-                uint64_t has = st->dir > 0 ? bl_max(w->vm->actual, st->cmd_target) : w->vm->actual;
+                uint64_t has = bl_has_or_gets(st, w->vm);
 
                 z.promised = bl_add_sat(z.promised, bl_add_sat(st->credit, bl_sub_sat(st->asked, has)));
                 z.spent = bl_add_sat(z.spent, st->spent);
@@ -200,7 +200,7 @@ static bool park(const struct bl_work *w, struct bl_decision *d)
         const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
         uint64_t to;
 
-        if (!w->st->park || bl_max(vm->target, vm->actual) - bl_min(vm->target, vm->actual) < BL_STEP)
+        if (!w->st->park || bl_distance(vm->target, vm->actual) < BL_STEP)
                 return false;
 
         to = grain_up(o, vm->actual);

@@ -93,7 +93,7 @@ static void add_time(struct text *t, usec_t time)
 
 static void add_change(struct text *t, const struct bl_decision *d)
 {
-        uint64_t change = bl_max(d->from, d->to) - bl_min(d->from, d->to);
+        uint64_t change = bl_distance(d->from, d->to);
 
         /* "2.0 GiB to 1.9 GiB" would tell less than the change itself */
         if (change < d->from / 4 && change >= BL_MIB && d->from < 1000 * BL_GIB) {

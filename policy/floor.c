@@ -10,11 +10,6 @@
  */
 #include "internal.h"
 
-static uint64_t known(uint64_t v)
-{
-        return v == BL_UNSET ? 0 : v;
-}
-
 uint64_t bl_guest_available(const struct bl_guest_stats *s)
 {
         uint64_t caches;
@@ -24,8 +19,8 @@ uint64_t bl_guest_available(const struct bl_guest_stats *s)
 
         /* An old guest without MemAvailable: half of the cache, as the kernel's own estimate keeps at
          * least half of what is on its file lists; never MemFree alone, or a cache looks like need. */
-        caches = bl_sub_sat(known(s->caches), known(s->unevictable));
-        return bl_min(bl_add_sat(known(s->unused), caches / 2), s->total);
+        caches = bl_sub_sat(bl_or_zero(s->caches), bl_or_zero(s->unevictable));
+        return bl_min(bl_add_sat(bl_or_zero(s->unused), caches / 2), s->total);
 }
 
 void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, bool hard,
@@ -36,13 +31,14 @@ void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uin
 
         need = bl_sub_sat(actual, bl_guest_available(s));
         /* mlocked and huge pages cannot move, whatever else is said */
-        pinned = bl_add_sat(bl_add_sat(known(s->unevictable), known(s->hugetlb)), bl_sub_sat(actual, s->total));
+        pinned = bl_add_sat(bl_add_sat(bl_or_zero(s->unevictable), bl_or_zero(s->hugetlb)),
+                            bl_sub_sat(actual, s->total));
         need = bl_max(need, bl_min(pinned, actual));
         /* it was squeezed out and would come back if it could */
-        need = bl_add_sat(need, bl_sub_sat(known(s->swap_total), known(s->swap_free)));
+        need = bl_add_sat(need, bl_sub_sat(bl_or_zero(s->swap_total), bl_or_zero(s->swap_free)));
 
         margin = bl_max(c->guest_margin, bl_part(need, c->guest_margin_ratio));
-        swap_free = s->swap_total == BL_UNSET ? 0 : known(s->swap_free);
+        swap_free = s->swap_total == BL_UNSET ? 0 : bl_or_zero(s->swap_free);
         /* without swap an error of ours is an OOM kill at once */
         if (swap_free < margin)
                 margin = bl_add_sat(margin, margin / 2);

@@ -57,7 +57,6 @@ uint64_t bl_grant(struct bl_work *w, size_t n, uint64_t amount, enum bl_reason w
         for (size_t i = 0; i < n; i++) {
                 uint64_t want = wanted(&w[i], why);
 
-                w[i].part = 0;
                 if (want == 0)
                         continue;
                 w[i].order = bl_level_of(w[i].base_up, w[i].shares, active(&w[i], why), c->idle_tax);

@@ -35,7 +35,6 @@ struct bl_vm_state {
         usec_t cmd_at;
         int dir; /* -1: shrinking, 1: growing, 0: at its target */
         int last_dir; /* of the last command, kept when it is done */
-        uint64_t cmd_from;
         uint64_t best; /* furthest that the balloon got */
         uint64_t best_held;
         usec_t progress_at; /* of the balloon or the resident size */
@@ -116,7 +115,8 @@ void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *v
 /* resident memory that is the guest's: what ballooning can free */
 uint64_t bl_held(const struct bl_vm *vm);
 
-struct bl_work;
+/* balloon that it has, or is growing to */
+uint64_t bl_has_or_gets(const struct bl_vm_state *st, const struct bl_vm *vm);
 
 /* --- one tick --------------------------------------------------------------------------------- */
 
@@ -125,9 +125,6 @@ struct bl_need {
         uint64_t margin;
         uint64_t floor; /* their sum */
 };
-
-/* By how much what a guest needs will have grown when the next report is in. */
-uint64_t bl_need_ahead(const struct bl_work *w);
 
 /* floor.c: `actual` is the balloon size that the report belongs to. */
 void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, bool hard,

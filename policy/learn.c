@@ -50,6 +50,11 @@ uint64_t bl_held(const struct bl_vm *vm)
         return bl_sub_sat(vm->resident, vm->overhead);
 }
 
+uint64_t bl_has_or_gets(const struct bl_vm_state *st, const struct bl_vm *vm)
+{
+        return st->dir > 0 ? bl_max(vm->actual, st->cmd_target) : vm->actual;
+}
+
 /* --- where the balloon was, and what a report says ------------------------------------------- */
 
 static void past_note(struct bl_vm_state *st, uint64_t actual, usec_t at)
@@ -97,21 +102,21 @@ static bool rose(uint64_t before, uint64_t after, uint64_t by)
         return before != BL_UNSET && after != BL_UNSET && bl_sub_sat(after, before) >= bl_max(by, 1);
 }
 
+/* Does a report tell its own balloon size? */
+static bool tells_balloon(const struct bl_guest_stats *s)
+{
+        return s->actual != 0 && s->actual != BL_UNSET;
+}
+
 /*
  * How fast what it uses grows.  Within one report MemTotal and MemAvailable belong together, so a moving
  * balloon does not disturb this, except with deflate-on-oom, where it shows as use and MemTotal stays.
  */
-static void note_growth(struct bl_vm_state *st, const struct bl_vm *vm, bool steady, usec_t dt)
+static void note_growth(struct bl_vm_state *st, const struct bl_guest_stats *s, bool steady, usec_t dt)
 {
-        const struct bl_guest_stats *s = &vm->stats;
-        bool exact = s->actual != 0 && s->actual != BL_UNSET;
+        bool exact = tells_balloon(s);
         uint64_t used;
 
-        if (bl_stats_check(s, vm->max, s->at) != BL_STATS_GOOD) {
-                st->need_rate = 0;
-                st->total = 0;
-                return;
-        }
         /* a report that tells its own balloon size is not disturbed by anything */
         used = bl_sub_sat(exact ? s->actual : s->total, bl_guest_available(s));
         if (exact != st->used_exact)
@@ -134,7 +139,7 @@ static void place_report(struct bl_vm_state *st, const struct bl_vm *vm)
         const struct bl_guest_stats *s = &vm->stats;
         uint64_t low, high, told;
 
-        if (s->actual != 0 && s->actual != BL_UNSET) {
+        if (tells_balloon(s)) {
                 st->report_low = st->report_high = s->actual;
                 return;
         }
@@ -144,7 +149,7 @@ static void place_report(struct bl_vm_state *st, const struct bl_vm *vm)
          * been empty when the report was made. */
         if (st->past[0].since > bl_sub_sat(s->at, REPORT_BLUR))
                 high = bl_max(high, vm->max);
-        if (st->total != 0 && bl_max(s->total, st->total) - bl_min(s->total, st->total) >= 2 * BL_STEP)
+        if (st->total != 0 && bl_distance(s->total, st->total) >= 2 * BL_STEP)
                 st->follows = true;
 
         if (high - low < 4 * BL_STEP) {
@@ -162,11 +167,13 @@ static void note_report(struct bl_vm_state *st, const struct bl_vm *vm)
 {
         const struct bl_guest_stats *s = &vm->stats;
         uint64_t low = st->report_low, high = st->report_high;
+        bool good;
 
         if (s->source == BL_STATS_NONE || s->at == 0 || s->at == BL_UNSET || s->at == st->report_at)
                 return;
 
-        if (bl_stats_check(s, vm->max, s->at) == BL_STATS_GOOD)
+        good = bl_stats_check(s, vm->max, s->at) == BL_STATS_GOOD;
+        if (good)
                 place_report(st, vm);
         else
                 past_at(st, s->at, &st->report_low, &st->report_high);
@@ -178,8 +185,11 @@ static void note_report(struct bl_vm_state *st, const struct bl_vm *vm)
 
                 st->pressed = pressed ? st->pressed + (st->pressed < 1000) : 0;
         }
-        note_growth(st, vm, bl_max(high, st->report_high) - bl_min(low, st->report_low) < 8 * BL_STEP,
-                    bl_sub_sat(s->at, st->report_at));
+        if (good)
+                note_growth(st, s, bl_max(high, st->report_high) - bl_min(low, st->report_low) < 8 * BL_STEP,
+                            bl_sub_sat(s->at, st->report_at));
+        else
+                st->need_rate = st->total = 0;
         st->report_at = s->at;
         st->report_held = bl_held(vm);
         st->swap_in = s->swap_in;
@@ -213,7 +223,7 @@ static void note_command(struct bl_vm_state *st, const struct bl_vm *vm, bool fi
         /* a further command in the same direction does not start the clock again: a guest that gives
          * nothing must not stay unnoticed because it is asked often */
         if (dir == 0 || dir != st->dir) {
-                st->cmd_from = st->best = before;
+                st->best = before;
                 st->best_held = bl_held(vm);
                 st->progress_at = st->actual_at = first || vm->target_at == 0 ? at : vm->target_at;
                 st->moved = false;
@@ -395,7 +405,7 @@ void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *v
         judge_honesty(st, vm, c, at);
 
         /* Memory that was granted and then touched is no longer owed; nor is what the guest no longer has. */
-        promised = bl_sub_sat(st->dir > 0 ? bl_max(vm->actual, st->cmd_target) : vm->actual, held);
+        promised = bl_sub_sat(bl_has_or_gets(st, vm), held);
         st->spent = bl_min(st->credit, bl_sub_sat(held, st->held));
         st->credit = bl_min(st->credit - st->spent, promised);
         if (bl_sub_sat(at, st->cmd_at) > PROMISE_KEPT)

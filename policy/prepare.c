@@ -58,7 +58,8 @@ bool bl_has_need(const struct bl_work *w)
         return w->may_take || w->skip == BL_WHY_SKIP_STUCK;
 }
 
-uint64_t bl_need_ahead(const struct bl_work *w)
+/* By how much what a guest needs will have grown when the next report is in. */
+static uint64_t need_ahead(const struct bl_work *w)
 {
         const struct bl_guest_stats *s = &w->vm->stats;
         usec_t time = s->period == 0 || s->period == BL_UNSET ? BL_SEC : s->period;
@@ -94,7 +95,7 @@ static void find_due(const struct bl_tick *t, struct bl_work *w)
 
         /* Short below three quarters of the margin, brought to one and a half of it: room to breathe,
          * and far enough from both ends that it is not asked to give at once. */
-        ahead = bl_need_ahead(w);
+        ahead = need_ahead(w);
         want = bl_add_sat(bl_add_sat(now.floor, now.margin / 2), ahead);
         if (w->base_up >= bl_add_sat(bl_add_sat(now.need, now.margin / 4 * 3), ahead)) {
                 bool oom = st->bottom != 0 && w->vm->oom_deflate;
@@ -127,14 +128,13 @@ static void prepare_one(const struct bl_tick *t, struct bl_work *w)
         w->skip = classify(t, w);
         w->shares = bl_max(vm->shares, 1);
         w->highest = bl_min(bl_min(vm->limit, vm->max), bl_add_sat(vm->actual, o->gives));
-        w->base_up = st->dir > 0 ? bl_max(vm->actual, st->cmd_target) : vm->actual;
-        w->base_up = bl_max(w->base_up, st->asked);
+        w->base_up = bl_max(bl_has_or_gets(st, vm), st->asked);
 
         w->lowest = bl_max(bl_min(vm->reservation, vm->limit), bl_sub_sat(vm->actual, o->takes));
         if (bl_has_need(w)) {
                 bl_guest_need(vm, c, st->report_high, t->state >= BL_STATE_HARD, &w->need);
                 if (!c->test.no_floors)
-                        w->lowest = bl_max(w->lowest, bl_add_sat(w->need.floor, bl_need_ahead(w)));
+                        w->lowest = bl_max(w->lowest, bl_add_sat(w->need.floor, need_ahead(w)));
         }
         w->floor = w->lowest;
         /* it stopped here before; further down it is only probed */

@@ -78,7 +78,6 @@ uint64_t bl_revoke(struct bl_work *w, size_t n, uint64_t fixed, uint64_t coming,
                 w[i].room -= w[i].part;
                 w[i].base = bl_sub_sat(w[i].base, w[i].part);
                 taken += w[i].part;
-                w[i].part = 0;
         }
         return taken;
 }

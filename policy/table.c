@@ -89,7 +89,6 @@ struct bl_vm_state *bl_table_get(struct bl_policy *p, const struct bl_vm *vm, co
 
         st = &p->vms[p->n];
         bl_learn_reset(st, vm, c);
-        memcpy(st->uuid, vm->uuid, BL_UUID_LEN);
         p->slots[i] = (uint32_t)(++p->n);
         return st;
 }

@@ -9,9 +9,12 @@
 #include "daemon/sense/balloon_watch.h"
 #include "daemon/util/clock.h"
 
-#define TOLERANCE_DEFAULT (32 * BL_MIB)
-#define UNDO_STEP_DEFAULT BL_GIB
-#define MINIMUM_DEFAULT   (32 * BL_MIB)
+/* One more look: how far the balloon may have moved. */
+#define TOLERANCE (32 * BL_MIB)
+/* Most that one step of undo gives back. */
+#define UNDO_STEP BL_GIB
+/* Never below this, whatever is asked. */
+#define MINIMUM (32 * BL_MIB)
 
 #define PAGE (4 * BL_KIB)
 /* What a guest with 64 KiB pages may be off (balloon_watch.c). */
@@ -230,7 +233,7 @@ static int command(struct balloon *b, const struct bl_vm *vm, struct bl_balloon_
                 return -ENOMEM;
         memcpy(q->uuid, vm->uuid, BL_UUID_LEN);
         q->instance = v->has_instance ? &v->instance : NULL;
-        q->tolerance = b->o.tolerance;
+        q->tolerance = TOLERANCE;
         q->force = by_hand;
         *c = (struct command){.vm = v, .from = q->from, .to = q->to, .undo = undo, .by_hand = by_hand};
 
@@ -270,17 +273,17 @@ static void balloon_propose(struct bl_engine *e, const struct bl_vm *vm, struct 
         struct bl_offer offer = {.grain = BL_BALLOON_GRAIN, .phase = bl_ledger_phase(b->ledger)};
 
         if (vm->no_reclaim == BL_RECLAIM_OK) {
-                offer.takes = bl_sub_sat(vm->actual, bl_max(vm->reservation, b->o.minimum));
+                offer.takes = bl_sub_sat(vm->actual, bl_max(vm->reservation, MINIMUM));
                 offer.gives = bl_sub_sat(bl_min(vm->max, vm->limit), vm->actual);
         }
         *ret = offer;
 }
 
 /* The target in whole pages, within what the VM has. */
-static uint64_t clamp_target(const struct balloon *b, const struct bl_vm *vm, uint64_t to)
+static uint64_t clamp_target(const struct bl_vm *vm, uint64_t to)
 {
         to = bl_min(to, vm->max);
-        return bl_max(to - to % PAGE, bl_min(b->o.minimum, vm->max));
+        return bl_max(to - to % PAGE, bl_min(MINIMUM, vm->max));
 }
 
 static int balloon_apply(struct bl_engine *e, const struct bl_vm *vm, const struct bl_decision *d)
@@ -288,7 +291,7 @@ static int balloon_apply(struct bl_engine *e, const struct bl_vm *vm, const stru
         struct balloon *b = of(e);
         struct bl_balloon_request q = {
                 .from = d->from,
-                .to = clamp_target(b, vm, d->to),
+                .to = clamp_target(vm, d->to),
                 .transit = vm->target_at && vm->target < d->from ? vm->target : 0,
                 .floor = d->floor,
                 .available = vm->stats.source == BL_STATS_NONE ? BL_UNSET : vm->stats.available,
@@ -299,7 +302,7 @@ static int balloon_apply(struct bl_engine *e, const struct bl_vm *vm, const stru
         if (vm->no_reclaim != BL_RECLAIM_OK)
                 return -EOPNOTSUPP;
         if (q.to < q.from &&
-            (vm->actual > bl_add_sat(d->from, b->o.tolerance) || vm->actual < bl_sub_sat(d->from, b->o.tolerance)))
+            (vm->actual > bl_add_sat(d->from, TOLERANCE) || vm->actual < bl_sub_sat(d->from, TOLERANCE)))
                 return -ESTALE;
         return command(b, vm, &q, false, false);
 }
@@ -307,7 +310,7 @@ static int balloon_apply(struct bl_engine *e, const struct bl_vm *vm, const stru
 int bl_balloon_set_by_hand(struct bl_engine *e, const struct bl_vm *vm, uint64_t to)
 {
         struct balloon *b = of(e);
-        struct bl_balloon_request q = {.from = vm->actual, .to = clamp_target(b, vm, to), .available = BL_UNSET};
+        struct bl_balloon_request q = {.from = vm->actual, .to = clamp_target(vm, to), .available = BL_UNSET};
 
         if (vm->no_reclaim == BL_RECLAIM_NO_BALLOON)
                 return -EOPNOTSUPP;
@@ -364,7 +367,7 @@ static uint64_t undo_target(const struct balloon *b, const struct bl_vm *vm, uin
         uint64_t step, to;
 
         if (at < original) {
-                step = bl_min(b->o.undo_step, room);
+                step = bl_min(UNDO_STEP, room);
                 if (original - at <= step)
                         return original;
                 to = bl_watch_sign(at + step, bl_ledger_phase(b->ledger));
@@ -372,7 +375,7 @@ static uint64_t undo_target(const struct balloon *b, const struct bl_vm *vm, uin
         }
         /* it had less before than it has now */
         if (vm->stats.source != BL_STATS_NONE && vm->stats.available != BL_UNSET)
-                step = bl_min(b->o.undo_step, bl_sub_sat(vm->stats.available, UNDO_LEAVE));
+                step = bl_min(UNDO_STEP, bl_sub_sat(vm->stats.available, UNDO_LEAVE));
         else
                 step = UNDO_BLIND_STEP;
         if (at - original <= step)
@@ -548,9 +551,6 @@ int bl_balloon_engine_new(struct bl_conn *conn, struct bl_ledger *ledger, const 
         b->conn = conn;
         b->ledger = ledger;
         b->o = *o;
-        b->o.tolerance = b->o.tolerance ?: TOLERANCE_DEFAULT;
-        b->o.undo_step = b->o.undo_step ?: UNDO_STEP_DEFAULT;
-        b->o.minimum = b->o.minimum ?: MINIMUM_DEFAULT;
         *ret = &b->engine;
         return 0;
 }

@@ -49,9 +49,6 @@ struct bl_balloon_handler {
 struct bl_balloon_options {
         struct bl_balloon_handler handler;
         void *userdata;
-        uint64_t tolerance; /* one more look: how far the balloon may have moved; 0: 32 MiB */
-        uint64_t undo_step; /* most that one step of undo gives back; 0: 1 GiB */
-        uint64_t minimum; /* never below this, whatever is asked; 0: 32 MiB */
 };
 
 /* conn and ledger must outlive the engine's jobs, which end with the pool. */

@@ -179,8 +179,29 @@ static int field_text(const struct bl_wire_field *f, char *ret, size_t size)
         return 0;
 }
 
-static int hello_field(struct bl_wire_hello *m, const struct bl_wire_field *f)
+/* Takes one field into a message; 0 also for one that it does not know. */
+typedef int (*take_field_fn)(void *message, const struct bl_wire_field *f);
+
+static int decode(const struct bl_wire_frame *f, enum bl_wire_type type, take_field_fn take, void *message)
 {
+        struct bl_wire_field field;
+        size_t pos = 0;
+        int r;
+
+        if (f->type != type)
+                return -EBADMSG;
+        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
+                r = take(message, &field);
+                if (r < 0)
+                        return r;
+        }
+        return r;
+}
+
+static int hello_field(void *message, const struct bl_wire_field *f)
+{
+        struct bl_wire_hello *m = message;
+
         switch (f->tag) {
         case HELLO_MAJOR:
                 return field_u64(f, &m->major);
@@ -205,30 +226,23 @@ static int hello_field(struct bl_wire_hello *m, const struct bl_wire_field *f)
 int bl_wire_decode_hello(const struct bl_wire_frame *f, struct bl_wire_hello *ret)
 {
         struct bl_wire_hello m = {.major = BL_UNSET};
-        struct bl_wire_field field;
-        size_t pos = 0;
-        int r;
+        int r = decode(f, BL_WIRE_HELLO, hello_field, &m);
 
-        if (f->type != BL_WIRE_HELLO)
-                return -EBADMSG;
-        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
-                r = hello_field(&m, &field);
-                if (r < 0)
-                        return r;
-        }
         if (r < 0)
                 return r;
         if (m.major == BL_UNSET)
                 return -EBADMSG;
         /* "not known" of these reads as none */
-        m.minor = m.minor == BL_UNSET ? 0 : m.minor;
-        m.features = m.features == BL_UNSET ? 0 : m.features;
+        m.minor = bl_or_zero(m.minor);
+        m.features = bl_or_zero(m.features);
         *ret = m;
         return 0;
 }
 
-static int welcome_field(struct bl_wire_welcome *m, const struct bl_wire_field *f)
+static int welcome_field(void *message, const struct bl_wire_field *f)
 {
+        struct bl_wire_welcome *m = message;
+
         switch (f->tag) {
         case WELCOME_MAJOR:
                 return field_u64(f, &m->major);
@@ -246,23 +260,14 @@ static int welcome_field(struct bl_wire_welcome *m, const struct bl_wire_field *
 int bl_wire_decode_welcome(const struct bl_wire_frame *f, struct bl_wire_welcome *ret)
 {
         struct bl_wire_welcome m = {.major = BL_UNSET, .period = BL_UNSET};
-        struct bl_wire_field field;
-        size_t pos = 0;
-        int r;
+        int r = decode(f, BL_WIRE_WELCOME, welcome_field, &m);
 
-        if (f->type != BL_WIRE_WELCOME)
-                return -EBADMSG;
-        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
-                r = welcome_field(&m, &field);
-                if (r < 0)
-                        return r;
-        }
         if (r < 0)
                 return r;
         if (m.major == BL_UNSET)
                 return -EBADMSG;
-        m.minor = m.minor == BL_UNSET ? 0 : m.minor;
-        m.ask = m.ask == BL_UNSET ? 0 : m.ask;
+        m.minor = bl_or_zero(m.minor);
+        m.ask = bl_or_zero(m.ask);
         *ret = m;
         return 0;
 }
@@ -273,23 +278,22 @@ void bl_wire_stats_init(struct bl_wire_stats *ret)
                 ret->v[i] = BL_UNSET;
 }
 
+static int stats_field(void *message, const struct bl_wire_field *f)
+{
+        struct bl_wire_stats *m = message;
+
+        if (f->tag == 0 || f->tag >= _BL_STAT_MAX)
+                return 0; /* of a newer minor version */
+        return field_u64(f, &m->v[f->tag]);
+}
+
 int bl_wire_decode_stats(const struct bl_wire_frame *f, struct bl_wire_stats *ret)
 {
         struct bl_wire_stats m;
-        struct bl_wire_field field;
-        size_t pos = 0;
         int r;
 
-        if (f->type != BL_WIRE_STATS)
-                return -EBADMSG;
         bl_wire_stats_init(&m);
-        while ((r = bl_wire_field_next(f, &pos, &field)) > 0) {
-                if (field.tag == 0 || field.tag >= _BL_STAT_MAX)
-                        continue; /* of a newer minor version */
-                r = field_u64(&field, &m.v[field.tag]);
-                if (r < 0)
-                        return r;
-        }
+        r = decode(f, BL_WIRE_STATS, stats_field, &m);
         if (r < 0)
                 return r;
         *ret = m;

@@ -65,6 +65,13 @@ static void drop_command(struct bl_watch *w, size_t i)
         w->n_cmd--;
 }
 
+/* What it was seen at counts as rest from now on only. */
+static void begin_rest(struct bl_watch *w, usec_t at)
+{
+        if (w->has_seen)
+                w->seen_since = w->seen_at = bl_max(w->seen_at, at);
+}
+
 void bl_watch_command(struct bl_watch *w, uint64_t from, uint64_t to, usec_t at)
 {
         struct bl_watch_command *last = newest(w);
@@ -75,8 +82,7 @@ void bl_watch_command(struct bl_watch *w, uint64_t from, uint64_t to, usec_t at)
                 drop_command(w, 0);
         w->cmd[w->n_cmd++] = (struct bl_watch_command){.from = from, .to = to, .at = at};
         /* the same value again is a new rest, to be judged by this command */
-        if (w->has_seen)
-                w->seen_since = w->seen_at = bl_max(w->seen_at, at);
+        begin_rest(w, at);
 }
 
 void bl_watch_answered(struct bl_watch *w, uint64_t to, enum bl_watch_answer a, usec_t at)
@@ -103,8 +109,7 @@ void bl_watch_answered(struct bl_watch *w, uint64_t to, enum bl_watch_answer a, 
                 break;
         }
         /* it may take effect until now, so rest begins now */
-        if (w->has_seen)
-                w->seen_since = w->seen_at = bl_max(w->seen_at, at);
+        begin_rest(w, at);
 }
 
 void bl_watch_life(struct bl_watch *w, enum bl_watch_life l, usec_t at)
@@ -134,8 +139,7 @@ void bl_watch_life(struct bl_watch *w, enum bl_watch_life l, usec_t at)
                 break;
         case BL_WATCH_LIFE_RESUMED:
                 w->paused = false;
-                if (w->has_seen)
-                        w->seen_since = w->seen_at = bl_max(w->seen_at, at);
+                begin_rest(w, at);
                 break;
         }
 }
@@ -162,17 +166,23 @@ static bool within(usec_t since, usec_t now, usec_t window)
         return since != 0 && now >= since && now - since < window;
 }
 
+/* Is it the newest, or was it until a moment ago? */
+static bool in_force(const struct bl_watch_command *c, usec_t now)
+{
+        return c->superseded_at == 0 || now < bl_add_sat(c->superseded_at, SUPERSEDED_GRACE);
+}
+
 /* May this command still take effect, or be about to? */
 static bool live(const struct bl_watch_command *c, usec_t now)
 {
-        return !c->certain || c->superseded_at == 0 || now < bl_add_sat(c->superseded_at, SUPERSEDED_GRACE);
+        return !c->certain || in_force(c, now);
 }
 
 /* May it be on its way there just now?  Of one whose answer was lost only the
  * target itself is believed. */
 static bool under_way(const struct bl_watch_command *c, usec_t now)
 {
-        return !c->answered || c->superseded_at == 0 || now < bl_add_sat(c->superseded_at, SUPERSEDED_GRACE);
+        return !c->answered || in_force(c, now);
 }
 
 /* The lowest that our own commands can explain. */

@@ -128,15 +128,9 @@ static bool advisor_active(const char *root)
                !strstr(buf, "[none]");
 }
 
-static void close_dirp(DIR **d)
-{
-        if (*d)
-                (void)closedir(*d);
-}
-
 int bl_controllers_find(const char *root, pid_t self, struct bl_controller *ret, size_t max)
 {
-        _cleanup_(close_dirp) DIR *proc = NULL;
+        _cleanup_closedir_ DIR *proc = NULL;
         pid_t pids[N_KNOWN] = {0};
         char path[PATH_MAX];
         size_t n = 0;

@@ -193,8 +193,8 @@ int bl_host_sense(struct bl_host_sensor *s, const struct bl_usage *usage, usec_t
         h.used = b.used;
         h.free = b.free;
         h.growth = bl_growth_rate(&s->growth);
-        h.swap_total = s->meminfo.swap_total == BL_UNSET ? 0 : s->meminfo.swap_total;
-        h.swap_free = s->meminfo.swap_free == BL_UNSET ? 0 : bl_min(s->meminfo.swap_free, h.swap_total);
+        h.swap_total = bl_or_zero(s->meminfo.swap_total);
+        h.swap_free = bl_min(bl_or_zero(s->meminfo.swap_free), h.swap_total);
 
         if (s->psi_file.fd >= 0 && bl_psi_read(&s->psi_file, &p) == 0) {
                 h.psi_known = true;

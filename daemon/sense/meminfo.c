@@ -26,11 +26,6 @@ static const struct bl_field fields[] = {
         BL_FIELD(struct bl_meminfo, hugetlb, "Hugetlb"),
 };
 
-static uint64_t or_zero(uint64_t v)
-{
-        return v == BL_UNSET ? 0 : v;
-}
-
 int bl_meminfo_parse(const char *text, struct bl_meminfo *ret)
 {
         struct bl_meminfo m;
@@ -46,8 +41,8 @@ int bl_meminfo_parse(const char *text, struct bl_meminfo *ret)
          * what the kernel can drop, shmem is not. */
         if (m.mem_available == BL_UNSET)
                 m.mem_available =
-                        bl_min(bl_add_sat(bl_add_sat(m.mem_free, bl_sub_sat(or_zero(m.cached), or_zero(m.shmem))),
-                                          bl_add_sat(or_zero(m.buffers), or_zero(m.s_reclaimable) / 2)),
+                        bl_min(bl_add_sat(bl_add_sat(m.mem_free, bl_sub_sat(bl_or_zero(m.cached), bl_or_zero(m.shmem))),
+                                          bl_add_sat(bl_or_zero(m.buffers), bl_or_zero(m.s_reclaimable) / 2)),
                                m.mem_total);
         if (m.mem_available > m.mem_total)
                 return -EBADMSG;

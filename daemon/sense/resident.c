@@ -37,11 +37,6 @@ static const struct bl_field fields[] = {
         BL_FIELD(struct bl_proc_mem, hugetlb, "HugetlbPages"),
 };
 
-static uint64_t or_zero(uint64_t v)
-{
-        return v == BL_UNSET ? 0 : v;
-}
-
 int bl_proc_mem_parse(const char *text, struct bl_proc_mem *ret)
 {
         struct bl_proc_mem m;
@@ -56,11 +51,11 @@ int bl_proc_mem_parse(const char *text, struct bl_proc_mem *ret)
         if (m.anon == BL_UNSET || m.shmem == BL_UNSET)
                 return -EBADMSG;
 
-        m.file = or_zero(m.file);
-        m.swap = or_zero(m.swap);
-        m.hugetlb = or_zero(m.hugetlb);
-        m.locked = or_zero(m.locked);
-        m.pinned = or_zero(m.pinned);
+        m.file = bl_or_zero(m.file);
+        m.swap = bl_or_zero(m.swap);
+        m.hugetlb = bl_or_zero(m.hugetlb);
+        m.locked = bl_or_zero(m.locked);
+        m.pinned = bl_or_zero(m.pinned);
         *ret = m;
         return 0;
 }

@@ -17,6 +17,11 @@ usec_t bl_now(void)
         return now(CLOCK_MONOTONIC);
 }
 
+usec_t bl_now_boot(void)
+{
+        return now(CLOCK_BOOTTIME);
+}
+
 usec_t bl_now_wall(void)
 {
         return now(CLOCK_REALTIME);

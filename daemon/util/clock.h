@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The two clocks.  Everything that decides uses the first; the second is for
+/* The clocks.  Everything that decides uses the first; the wall clock is for
  * people and for files that outlive a boot. */
 #ifndef BALLAST_UTIL_CLOCK_H
 #define BALLAST_UTIL_CLOCK_H
@@ -8,6 +8,9 @@
 
 /* CLOCK_MONOTONIC. */
 usec_t bl_now(void);
+
+/* CLOCK_BOOTTIME: counts on while the host is suspended. */
+usec_t bl_now_boot(void);
 
 /* CLOCK_REALTIME, since the epoch. */
 usec_t bl_now_wall(void);

@@ -7,8 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define FRACTION_DIGITS 9
-#define FRACTION_ONE    UINT64_C(1000000000)
+#define FRACTION_ONE UINT64_C(1000000000)
 
 __extension__ typedef unsigned __int128 wide_t;
 
@@ -29,10 +28,10 @@ static const char *skip_blanks(const char *s)
         return s;
 }
 
-/* "12" or "12.5" at *s: the whole part and billionths.  Digits beyond those are dropped. */
+/* "12" or "12.5" at *s, blanks around it: the whole part and billionths.  Digits beyond those are dropped. */
 static int take_number(const char **s, uint64_t *ret_whole, uint64_t *ret_fraction, bool *ret_has_fraction)
 {
-        const char *p = *s;
+        const char *p = skip_blanks(*s);
         uint64_t whole = 0, fraction = 0;
         bool has = false;
 
@@ -55,7 +54,7 @@ static int take_number(const char **s, uint64_t *ret_whole, uint64_t *ret_fracti
                 has = true;
         }
 
-        *s = p;
+        *s = skip_blanks(p);
         *ret_whole = whole;
         *ret_fraction = fraction;
         *ret_has_fraction = has;
@@ -81,12 +80,10 @@ int bl_size_parse(const char *s, uint64_t *ret)
         bool has_fraction;
         int r;
 
-        s = skip_blanks(s);
         r = take_number(&s, &whole, &fraction, &has_fraction);
         if (r < 0)
                 return r;
 
-        s = skip_blanks(s);
         if (*s == 'B' || *s == 'b') {
                 s++;
         } else if (*s) {
@@ -155,12 +152,10 @@ int bl_permyriad_parse(const char *s, permyriad_t *ret)
         bool has_fraction;
         int r;
 
-        s = skip_blanks(s);
         r = take_number(&s, &whole, &fraction, &has_fraction);
         if (r < 0)
                 return r;
 
-        s = skip_blanks(s);
         if (*s++ != '%' || *skip_blanks(s))
                 return -EINVAL;
         /* finer than a permyriad: it would be lost in silence */
@@ -201,7 +196,6 @@ int bl_span_parse(const char *s, usec_t *ret)
 {
         usec_t sum = 0;
 
-        s = skip_blanks(s);
         do {
                 uint64_t whole, fraction, part;
                 usec_t unit = BL_SEC;
@@ -213,7 +207,6 @@ int bl_span_parse(const char *s, usec_t *ret)
                 if (r < 0)
                         return r;
 
-                s = skip_blanks(s);
                 while (is_alpha(s[len]))
                         len++;
                 if (len) {
@@ -295,11 +288,10 @@ int bl_uint_parse(const char *s, uint64_t *ret)
         bool has_fraction;
         int r;
 
-        s = skip_blanks(s);
         r = take_number(&s, &whole, &fraction, &has_fraction);
         if (r < 0)
                 return r;
-        if (has_fraction || *skip_blanks(s))
+        if (has_fraction || *s)
                 return -EINVAL;
         *ret = whole;
         return 0;

@@ -9,13 +9,19 @@
 #include "daemon/virt/conn_private.h"
 #include "daemon/virt/event_bridge.h"
 
-static void connect_begin(struct bl_conn *c);
+/* A job that connects: arg for the pool. */
+struct conn_job {
+        struct bl_conn *c;
+        struct link *link;
+        int r;
+        char *message;
+};
 
 /* --- connecting ----------------------------------------------------------------------- */
 
 static void drop_link(struct conn_job *j)
 {
-        bl_link_close(j);
+        bl_link_close(j->link);
         free(j->link);
         j->link = NULL;
 }
@@ -231,8 +237,6 @@ int bl_conn_new(sd_event *e, struct bl_pool *pool, const struct bl_conn_options 
                 goto fail;
         }
         c->o.uri = c->uri;
-        c->o.keepalive_s = o->keepalive_s ?: 2;
-        c->o.keepalive_count = o->keepalive_count ?: 3;
         c->o.retry_first = o->retry_first ?: 200 * BL_MSEC;
         c->o.retry_max = o->retry_max ?: 5 * BL_SEC;
         c->retry = c->o.retry_first;
@@ -245,7 +249,6 @@ int bl_conn_new(sd_event *e, struct bl_pool *pool, const struct bl_conn_options 
                 goto fail;
         (void)sd_event_source_set_enabled(c->sweep_timer, SD_EVENT_OFF);
         (void)pthread_mutex_init(&c->lock, NULL);
-        c->event = sd_event_ref(e);
         c->pool = pool;
         *ret = c;
         return 0;
@@ -295,7 +298,6 @@ struct bl_conn *bl_conn_free(struct bl_conn *c)
         }
         (void)sd_event_source_disable_unref(c->retry_timer);
         (void)sd_event_source_disable_unref(c->sweep_timer);
-        (void)sd_event_unref(c->event);
         (void)pthread_mutex_destroy(&c->lock);
         free(c->last_message);
         free(c->uri);

@@ -39,8 +39,8 @@ enum bl_virt_event_kind {
         BL_VIRT_REBOOT, /* the guest was reset; QEMU lives on */
         BL_VIRT_BALLOON, /* `actual` is set; at most one a second, intermediate values come too */
         BL_VIRT_METADATA, /* our metadata element changed, or went (others' changes are filtered) */
-        BL_VIRT_DEVICE_ADDED, /* text: the device's alias.  Describe the VM anew */
-        BL_VIRT_DEVICE_REMOVED, /* text: alias */
+        BL_VIRT_DEVICE_ADDED, /* describe the VM anew */
+        BL_VIRT_DEVICE_REMOVED,
         BL_VIRT_TUNABLE,
         BL_VIRT_MIGRATION, /* an outgoing migration made a round; detail: the round */
         BL_VIRT_JOB_DONE, /* a migration or save ended; a lifecycle event tells if the VM went */
@@ -53,7 +53,6 @@ struct bl_virt_event {
         const char *name; /* valid during the call */
         int detail;
         uint64_t actual; /* bytes; BL_UNSET except for BALLOON */
-        const char *text; /* or NULL */
 };
 
 const char *bl_virt_event_to_string(enum bl_virt_event_kind k);
@@ -68,8 +67,6 @@ struct bl_conn_handler {
 
 struct bl_conn_options {
         const char *uri; /* copied; qemu:///system, test:///default, ... */
-        int keepalive_s; /* between probes; 0: 2 s; negative: none */
-        unsigned keepalive_count; /* unanswered ones until lost; 0: 3 */
         usec_t retry_first; /* 0: 200 ms */
         usec_t retry_max; /* 0: 5 s */
         struct bl_conn_handler handler;

@@ -6,10 +6,9 @@
 
 #include "daemon/virt/metadata.h"
 
-static void deliver(virDomainPtr dom, void *opaque, enum bl_virt_event_kind kind, int detail, uint64_t actual,
-                    const char *text)
+static void deliver(virDomainPtr dom, void *opaque, enum bl_virt_event_kind kind, int detail, uint64_t actual)
 {
-        struct bl_virt_event ev = {.kind = kind, .detail = detail, .actual = actual, .text = text};
+        struct bl_virt_event ev = {.kind = kind, .detail = detail, .actual = actual};
 
         if (virDomainGetUUID(dom, ev.uuid) < 0)
                 return;
@@ -44,39 +43,41 @@ static int on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event, int det
         default: /* libvirt's numbers, not ours */
                 detail = event;
         }
-        deliver(dom, opaque, kind, detail, BL_UNSET, NULL);
+        deliver(dom, opaque, kind, detail, BL_UNSET);
         return 0;
 }
 
 static void on_reboot(virConnectPtr conn, virDomainPtr dom, void *opaque)
 {
         (void)conn;
-        deliver(dom, opaque, BL_VIRT_REBOOT, 0, BL_UNSET, NULL);
+        deliver(dom, opaque, BL_VIRT_REBOOT, 0, BL_UNSET);
 }
 
 static void on_balloon(virConnectPtr conn, virDomainPtr dom, unsigned long long actual, void *opaque)
 {
         (void)conn;
-        deliver(dom, opaque, BL_VIRT_BALLOON, 0, bl_mul_sat(actual, BL_KIB), NULL);
+        deliver(dom, opaque, BL_VIRT_BALLOON, 0, bl_mul_sat(actual, BL_KIB));
 }
 
 static void on_metadata(virConnectPtr conn, virDomainPtr dom, int type, const char *nsuri, void *opaque)
 {
         (void)conn;
         if (type == VIR_DOMAIN_METADATA_ELEMENT && nsuri && strcmp(nsuri, BL_METADATA_URI) == 0)
-                deliver(dom, opaque, BL_VIRT_METADATA, 0, BL_UNSET, NULL);
+                deliver(dom, opaque, BL_VIRT_METADATA, 0, BL_UNSET);
 }
 
 static void on_device_added(virConnectPtr conn, virDomainPtr dom, const char *alias, void *opaque)
 {
         (void)conn;
-        deliver(dom, opaque, BL_VIRT_DEVICE_ADDED, 0, BL_UNSET, alias);
+        (void)alias;
+        deliver(dom, opaque, BL_VIRT_DEVICE_ADDED, 0, BL_UNSET);
 }
 
 static void on_device_removed(virConnectPtr conn, virDomainPtr dom, const char *alias, void *opaque)
 {
         (void)conn;
-        deliver(dom, opaque, BL_VIRT_DEVICE_REMOVED, 0, BL_UNSET, alias);
+        (void)alias;
+        deliver(dom, opaque, BL_VIRT_DEVICE_REMOVED, 0, BL_UNSET);
 }
 
 static void on_tunable(virConnectPtr conn, virDomainPtr dom, virTypedParameterPtr params, int n, void *opaque)
@@ -84,13 +85,13 @@ static void on_tunable(virConnectPtr conn, virDomainPtr dom, virTypedParameterPt
         (void)conn;
         (void)params;
         (void)n;
-        deliver(dom, opaque, BL_VIRT_TUNABLE, 0, BL_UNSET, NULL);
+        deliver(dom, opaque, BL_VIRT_TUNABLE, 0, BL_UNSET);
 }
 
 static void on_migration(virConnectPtr conn, virDomainPtr dom, int iteration, void *opaque)
 {
         (void)conn;
-        deliver(dom, opaque, BL_VIRT_MIGRATION, iteration, BL_UNSET, NULL);
+        deliver(dom, opaque, BL_VIRT_MIGRATION, iteration, BL_UNSET);
 }
 
 static void on_job(virConnectPtr conn, virDomainPtr dom, virTypedParameterPtr params, int n, void *opaque)
@@ -98,7 +99,7 @@ static void on_job(virConnectPtr conn, virDomainPtr dom, virTypedParameterPtr pa
         (void)conn;
         (void)params;
         (void)n;
-        deliver(dom, opaque, BL_VIRT_JOB_DONE, 0, BL_UNSET, NULL);
+        deliver(dom, opaque, BL_VIRT_JOB_DONE, 0, BL_UNSET);
 }
 
 int bl_conn_events_register(virConnectPtr conn, struct bl_conn *c, int ret_ids[BL_CONN_EVENTS_MAX], size_t *ret_n,

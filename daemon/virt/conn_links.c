@@ -12,6 +12,9 @@
 #define LINKS_MAX 300
 #define LINK_IDLE (60 * BL_SEC)
 #define SWEEP     (20 * BL_SEC)
+/* Seconds between probes, and unanswered ones until the connection is lost. */
+#define KEEPALIVE_S     2
+#define KEEPALIVE_COUNT 3
 
 /* --- links, with the lock held ---------------------------------------------------- */
 
@@ -74,17 +77,14 @@ virConnectPtr bl_link_open(const struct bl_conn *c)
         virConnectPtr conn = virConnectOpen(c->uri);
 
         /* local drivers have none, and need none */
-        if (conn && c->o.keepalive_s > 0 && virConnectSetKeepAlive(conn, c->o.keepalive_s, c->o.keepalive_count) < 0)
+        if (conn && virConnectSetKeepAlive(conn, KEEPALIVE_S, KEEPALIVE_COUNT) < 0)
                 virResetLastError();
         return conn;
 }
 
 /* What libvirt holds for us refers to the connection, so it goes first. */
-void bl_link_close(void *arg)
+void bl_link_close(struct link *l)
 {
-        struct conn_job *j = arg;
-        struct link *l = j->link;
-
         while (l->known) {
                 struct known *k = l->known;
 
@@ -100,43 +100,21 @@ void bl_link_close(void *arg)
         virResetLastError();
 }
 
-static void close_done(void *arg, int r)
+static void close_run(void *arg)
 {
-        struct conn_job *j = arg;
-
-        (void)r;
-        pthread_mutex_lock(&j->c->lock);
-        link_remove(j->c, j->link);
-        pthread_mutex_unlock(&j->c->lock);
-        free(j->link);
-        free(j);
+        bl_link_close(arg);
 }
 
-/* On the loop. */
-void bl_link_maybe_close(struct bl_conn *c, struct link *l)
+static void close_done(void *arg, int r)
 {
-        struct conn_job *j;
-        bool now;
+        struct link *l = arg;
+        struct bl_conn *c = l->c;
 
+        (void)r;
         pthread_mutex_lock(&c->lock);
-        now = l->retired && !l->closing && !l->busy;
-        if (now)
-                l->closing = true;
+        link_remove(c, l);
         pthread_mutex_unlock(&c->lock);
-        if (!now)
-                return;
-        j = calloc(1, sizeof(*j));
-        if (j) {
-                j->c = c;
-                j->link = l;
-                if (bl_pool_submit(c->pool, NULL, bl_link_close, close_done, j) == 0)
-                        return;
-                free(j);
-        }
-        /* the next sweep tries again */
-        pthread_mutex_lock(&c->lock);
-        l->closing = false;
-        pthread_mutex_unlock(&c->lock);
+        free(l);
 }
 
 /* On the loop: closes what has no further use; true while something is left
@@ -152,26 +130,22 @@ bool bl_links_sweep(struct bl_conn *c)
         for (struct link *l = c->links; l; l = l->next) {
                 if (!l->first && !l->retired && !l->busy && bl_sub_sat(now, l->idle_since) >= LINK_IDLE)
                         l->retired = true;
-                if (l->retired && !l->busy && !l->closing && n < LINKS_MAX)
+                if (l->retired && !l->busy && !l->closing && n < LINKS_MAX) {
+                        l->closing = true;
                         close_me[n++] = l;
+                }
                 left = left || !l->first || l->retired;
         }
         pthread_mutex_unlock(&c->lock);
-        for (size_t i = 0; i < n; i++)
-                bl_link_maybe_close(c, close_me[i]);
-        return left;
-}
-
-int bl_links_on_sweep(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        struct bl_conn *c = userdata;
-
-        (void)usec;
-        if (bl_links_sweep(c) && !c->stopped) {
-                (void)sd_event_source_set_time_relative(s, SWEEP);
-                (void)sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+        for (size_t i = 0; i < n; i++) {
+                if (bl_pool_submit(c->pool, NULL, close_run, close_done, close_me[i]) == 0)
+                        continue;
+                /* the next sweep tries again */
+                pthread_mutex_lock(&c->lock);
+                close_me[i]->closing = false;
+                pthread_mutex_unlock(&c->lock);
         }
-        return 0;
+        return left;
 }
 
 void bl_links_sweep_soon(void *arg, int r)
@@ -186,6 +160,14 @@ void bl_links_sweep_soon(void *arg, int r)
         }
 }
 
+int bl_links_on_sweep(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        (void)s;
+        (void)usec;
+        bl_links_sweep_soon(userdata, 0);
+        return 0;
+}
+
 /* --- leases ----------------------------------------------------------------------------- */
 
 /* In a worker, without the lock: one more connection to the same daemon. */
@@ -197,6 +179,7 @@ static int open_further(struct bl_conn *c, struct link **ret, char **ret_message
         if (!conn) {
                 const int r = bl_virt_error(ret_message);
 
+                /* it is never 0, but clang's analyzer cannot see that from here */
                 return r < 0 ? r : -EIO;
         }
         l = bl_link_new(c, conn);
@@ -260,7 +243,7 @@ virConnectPtr bl_conn_lease_get(const struct bl_conn_lease *l)
         return l->link->conn;
 }
 
-/* With the lock held; a new reference or NULL. */
+/* A new reference or NULL. */
 static virDomainPtr known_find(const struct link *l, const uint8_t uuid[BL_UUID_LEN])
 {
         for (const struct known *k = l->known; k; k = k->next)
@@ -272,36 +255,23 @@ static virDomainPtr known_find(const struct link *l, const uint8_t uuid[BL_UUID_
 int bl_conn_lease_domain(struct bl_conn_lease *lease, const uint8_t uuid[BL_UUID_LEN], virDomainPtr *ret,
                          char **ret_message)
 {
-        struct bl_conn *c = lease->c;
-        virDomainPtr dom, other;
+        struct link *l = lease->link;
+        virDomainPtr dom = known_find(l, uuid);
         struct known *k;
 
-        pthread_mutex_lock(&c->lock);
-        dom = known_find(lease->link, uuid);
-        pthread_mutex_unlock(&c->lock);
         if (dom) {
                 *ret = dom;
                 return 0;
         }
-        dom = virDomainLookupByUUID(lease->link->conn, uuid);
+        dom = virDomainLookupByUUID(l->conn, uuid);
         if (!dom)
                 return bl_virt_error(ret_message);
         k = calloc(1, sizeof(*k));
         if (k && virDomainRef(dom) == 0) {
                 k->dom = dom;
                 memcpy(k->uuid, uuid, BL_UUID_LEN);
-                pthread_mutex_lock(&c->lock);
-                other = known_find(lease->link, uuid);
-                if (!other) {
-                        k->next = lease->link->known;
-                        lease->link->known = k;
-                        k = NULL;
-                }
-                pthread_mutex_unlock(&c->lock);
-                if (other) {
-                        (void)virDomainFree(other);
-                        (void)virDomainFree(dom);
-                }
+                k->next = l->known;
+                l->known = BL_TAKE(k);
         }
         free(k);
         *ret = dom;
@@ -310,31 +280,15 @@ int bl_conn_lease_domain(struct bl_conn_lease *lease, const uint8_t uuid[BL_UUID
 
 void bl_conn_lease_forget(struct bl_conn_lease *lease, const uint8_t uuid[BL_UUID_LEN])
 {
-        struct bl_conn *c = lease->c;
-        struct known *k = NULL;
-
-        pthread_mutex_lock(&c->lock);
         for (struct known **p = &lease->link->known; *p; p = &(*p)->next)
                 if (memcmp((*p)->uuid, uuid, BL_UUID_LEN) == 0) {
-                        k = *p;
+                        struct known *k = *p;
+
                         *p = k->next;
-                        break;
+                        (void)virDomainFree(k->dom);
+                        free(k);
+                        return;
                 }
-        pthread_mutex_unlock(&c->lock);
-        if (k)
-                (void)virDomainFree(k->dom);
-        free(k);
-}
-
-static void close_in_worker(struct bl_conn *c, struct link *l)
-{
-        struct conn_job j = {.c = c, .link = l};
-
-        bl_link_close(&j);
-        pthread_mutex_lock(&c->lock);
-        link_remove(c, l);
-        pthread_mutex_unlock(&c->lock);
-        free(l);
 }
 
 void bl_conn_release(struct bl_conn_lease *lease)
@@ -356,9 +310,10 @@ void bl_conn_release(struct bl_conn_lease *lease)
         /* only the pointer is compared, so it does not matter if the link goes meanwhile */
         if (dead && first)
                 bl_conn_post_loss(c, l, VIR_CONNECT_CLOSE_REASON_ERROR);
-        if (close_here)
-                close_in_worker(c, l);
-        else if (close_it)
+        if (close_here) {
+                bl_link_close(l);
+                close_done(l, 0);
+        } else if (close_it)
                 (void)bl_pool_post(c->pool, bl_links_sweep_soon, c);
         free(lease);
 }

@@ -26,7 +26,7 @@ struct link {
         bool closing;
         bool busy; /* a lease is out: one call at a time, see conn.h */
         usec_t idle_since;
-        struct known *known;
+        struct known *known; /* whoever has the lease, or closes it, alone uses it */
         int event_ids[BL_CONN_EVENTS_MAX];
         size_t n_event_ids;
 };
@@ -37,7 +37,6 @@ struct bl_conn_lease {
 };
 
 struct bl_conn {
-        sd_event *event;
         sd_event_source *retry_timer;
         sd_event_source *sweep_timer;
         struct bl_pool *pool;
@@ -57,14 +56,6 @@ struct bl_conn {
         bool ending; /* stopped, as the workers see it: no job for closing is taken any more */
 };
 
-/* A job of ours: arg for the pool. */
-struct conn_job {
-        struct bl_conn *c;
-        struct link *link;
-        int r;
-        char *message;
-};
-
 /* --- conn_links.c --- */
 
 struct link *bl_link_new(struct bl_conn *c, virConnectPtr conn);
@@ -73,10 +64,8 @@ void bl_link_add(struct bl_conn *c, struct link *l);
 struct link *bl_link_first(const struct bl_conn *c);
 /* In a worker. */
 virConnectPtr bl_link_open(const struct bl_conn *c);
-/* In a worker; arg is a conn_job.  Closes its link, and does not free it. */
-void bl_link_close(void *arg);
-/* On the loop: closes the link in a worker if it is retired and not busy. */
-void bl_link_maybe_close(struct bl_conn *c, struct link *l);
+/* In a worker.  Does not free it. */
+void bl_link_close(struct link *l);
 /* On the loop: closes what has no further use; true while there is something
  * that a later look may close. */
 bool bl_links_sweep(struct bl_conn *c);

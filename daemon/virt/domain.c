@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is asked of libvirt and changes nothing (but the statistics period and
- * definitions); the balloon and the metadata have files of their own. */
+/* What is asked of libvirt and changes nothing (but the statistics period);
+ * the balloon and the metadata have files of their own. */
 #include "daemon/virt/domain.h"
 
 #include <errno.h>
@@ -10,15 +10,6 @@
 
 #include "daemon/fault.h"
 #include "daemon/virt/op.h"
-
-static int submit(struct bl_op *op)
-{
-        int r = bl_op_submit(op);
-
-        if (r < 0)
-                free(op);
-        return r;
-}
 
 /* --- list ------------------------------------------------------------------------- */
 
@@ -88,7 +79,7 @@ int bl_domain_list(struct bl_conn *c, bl_domain_list_fn fn, void *userdata)
         l->op.done = list_done;
         l->fn = fn;
         l->userdata = userdata;
-        return submit(&l->op);
+        return bl_op_submit_or_free(&l->op);
 }
 
 /* --- describe ----------------------------------------------------------------------- */
@@ -195,8 +186,9 @@ struct sense_op {
 static int sense_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
 {
         struct sense_op *s = (struct sense_op *)op;
-        int r = bl_op_read_state(conn, dom, &s->state, ret_message);
+        int r = bl_op_read_state(dom, &s->state, ret_message);
 
+        (void)conn;
         if (r >= 0 && s->exact && s->state.run == BL_RUN_RUNNING && !s->state.incomplete)
                 bl_op_read_actual(dom, &s->state);
         return r;
@@ -223,32 +215,21 @@ int bl_domain_sense(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const st
         s->exact = exact;
         s->fn = fn;
         s->userdata = userdata;
-        return submit(&s->op);
+        return bl_op_submit_or_free(&s->op);
 }
 
-/* --- statistics period, define --------------------------------------------------------- */
+/* --- statistics period ----------------------------------------------------------------- */
 
-struct simple_op {
+struct period_op {
         struct bl_op op;
         bl_domain_done_fn fn;
         void *userdata;
         unsigned seconds;
-        char *xml;
 };
-
-static void simple_done(struct bl_op *op, int r, const char *message)
-{
-        struct simple_op *s = (struct simple_op *)op;
-
-        if (s->fn)
-                s->fn(s->userdata, r, message);
-        free(s->xml);
-        free(s);
-}
 
 static int period_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
 {
-        const struct simple_op *s = (const struct simple_op *)op;
+        const struct period_op *s = (const struct period_op *)op;
         int r;
 
         (void)conn;
@@ -260,10 +241,19 @@ static int period_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, ch
         return bl_fault(BL_FAULT_PERIOD_AFTER_RPC);
 }
 
+static void period_done(struct bl_op *op, int r, const char *message)
+{
+        struct period_op *s = (struct period_op *)op;
+
+        if (s->fn)
+                s->fn(s->userdata, r, message);
+        free(s);
+}
+
 int bl_domain_set_period(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst,
                          unsigned seconds, bl_domain_done_fn fn, void *userdata)
 {
-        struct simple_op *s;
+        struct period_op *s;
 
         if (seconds > INT32_MAX)
                 return -ERANGE;
@@ -272,41 +262,9 @@ int bl_domain_set_period(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], con
                 return -ENOMEM;
         bl_op_init(&s->op, c, uuid, inst);
         s->op.run = period_run;
-        s->op.done = simple_done;
+        s->op.done = period_done;
         s->fn = fn;
         s->userdata = userdata;
         s->seconds = seconds;
-        return submit(&s->op);
-}
-
-static int define_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
-{
-        const struct simple_op *s = (const struct simple_op *)op;
-
-        dom = virDomainDefineXMLFlags(conn, s->xml, VIR_DOMAIN_DEFINE_VALIDATE);
-        if (!dom)
-                return bl_virt_error(ret_message);
-        (void)virDomainFree(dom);
-        return 0;
-}
-
-int bl_domain_define(struct bl_conn *c, const char *xml, bl_domain_done_fn fn, void *userdata)
-{
-        struct simple_op *s = calloc(1, sizeof(*s));
-        int r;
-
-        if (!s)
-                return -ENOMEM;
-        bl_op_init(&s->op, c, NULL, NULL);
-        s->op.run = define_run;
-        s->op.done = simple_done;
-        s->fn = fn;
-        s->userdata = userdata;
-        s->xml = strdup(xml);
-        r = s->xml ? bl_op_submit(&s->op) : -ENOMEM;
-        if (r < 0) {
-                free(s->xml);
-                free(s);
-        }
-        return r;
+        return bl_op_submit_or_free(&s->op);
 }

@@ -90,9 +90,6 @@ int bl_domain_set_period(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], con
 int bl_domain_set_metadata(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_vm_metadata *m,
                            bool live, bool persistent, bl_domain_done_fn fn, void *userdata);
 
-/* virsh define, validated by libvirt's schema. */
-int bl_domain_define(struct bl_conn *c, const char *xml, bl_domain_done_fn fn, void *userdata);
-
 /* Why one more look did not let a balloon command through. */
 enum bl_look {
         BL_LOOK_OK,
@@ -122,7 +119,6 @@ struct bl_balloon_answer {
         uint64_t found; /* balloon size at the look; BL_UNSET */
         uint64_t floor; /* by the fresh figures, where checked */
         bool unknown; /* the connection broke during the command: it may have been carried out */
-        usec_t t_look; /* how long one more look took */
         usec_t t_command; /* how long the command took; 0: not given */
 };
 

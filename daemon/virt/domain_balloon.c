@@ -56,7 +56,7 @@ static int refuse(struct balloon_op *o, enum bl_look look, char **ret_message)
         return -ESTALE;
 }
 
-static int look(struct balloon_op *o, virConnectPtr conn, virDomainPtr dom, char **ret_message)
+static int look(struct balloon_op *o, virDomainPtr dom, char **ret_message)
 {
         struct bl_domain_state s;
         enum bl_look l;
@@ -66,7 +66,7 @@ static int look(struct balloon_op *o, virConnectPtr conn, virDomainPtr dom, char
         /* the process number may be another's by now */
         if (o->op.has_instance && bl_instance_state(NULL, &o->op.instance, &state) == -ESRCH)
                 return refuse(o, BL_LOOK_INSTANCE, ret_message);
-        r = bl_op_read_state(conn, dom, &s, ret_message);
+        r = bl_op_read_state(dom, &s, ret_message);
         if (r < 0)
                 return r;
         if (s.run == BL_RUN_RUNNING && !s.incomplete)
@@ -82,14 +82,14 @@ static int look(struct balloon_op *o, virConnectPtr conn, virDomainPtr dom, char
 static int balloon_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
 {
         struct balloon_op *o = (struct balloon_op *)op;
-        usec_t begin = bl_now();
+        usec_t begin;
         int r;
 
+        (void)conn;
         r = bl_fault(BL_FAULT_BALLOON_BEFORE_LOOK);
         if (r < 0)
                 return r;
-        r = look(o, conn, dom, ret_message);
-        o->a.t_look = bl_now() - begin;
+        r = look(o, dom, ret_message);
         if (r < 0)
                 return r;
         r = bl_fault(BL_FAULT_BALLOON_BEFORE_RPC);
@@ -120,7 +120,6 @@ static void balloon_done(struct bl_op *op, int r, const char *message)
 int bl_domain_set_balloon(struct bl_conn *c, const struct bl_balloon_request *q, bl_balloon_fn fn, void *userdata)
 {
         struct balloon_op *o = calloc(1, sizeof(*o));
-        int r;
 
         if (!o)
                 return -ENOMEM;
@@ -132,8 +131,5 @@ int bl_domain_set_balloon(struct bl_conn *c, const struct bl_balloon_request *q,
         o->a.found = o->a.floor = BL_UNSET;
         o->fn = fn;
         o->userdata = userdata;
-        r = bl_op_submit(&o->op);
-        if (r < 0)
-                free(o);
-        return r;
+        return bl_op_submit_or_free(&o->op);
 }

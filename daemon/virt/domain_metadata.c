@@ -88,7 +88,6 @@ int bl_domain_set_metadata(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], c
                            bool live, bool persistent, bl_domain_done_fn fn, void *userdata)
 {
         struct metadata_op *o = calloc(1, sizeof(*o));
-        int r;
 
         if (!o)
                 return -ENOMEM;
@@ -100,8 +99,5 @@ int bl_domain_set_metadata(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], c
         o->persistent = persistent;
         o->fn = fn;
         o->userdata = userdata;
-        r = bl_op_submit(&o->op);
-        if (r < 0)
-                free(o);
-        return r;
+        return bl_op_submit_or_free(&o->op);
 }

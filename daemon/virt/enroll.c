@@ -16,9 +16,9 @@
 /* --- nodes with the document's own indentation ------------------------------- */
 
 /* The blanks before a node (a text node), or NULL. */
-static const xmlNode *blanks_before(const xmlNode *n)
+static xmlNode *blanks_before(const xmlNode *n)
 {
-        const xmlNode *t = n ? n->prev : NULL;
+        xmlNode *t = n ? n->prev : NULL;
 
         return t && t->type == XML_TEXT_NODE && xmlIsBlankNode(t) ? t : NULL;
 }
@@ -231,32 +231,25 @@ static int serialize(xmlDoc *doc, const char *original, char **ret)
 
 static int open_devices(const char *xml, xmlDoc **ret_doc, xmlNode **ret_devices, char **ret_message)
 {
-        xmlDoc *doc = bl_xml_read(xml, strlen(xml));
+        _cleanup_(bl_xml_docp) xmlDoc *doc = bl_xml_read(xml, strlen(xml));
         xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL, *devices;
-        int r = -EINVAL;
 
         if (!root || strcmp((const char *)root->name, "domain") != 0) {
                 say(ret_message, "this is not a domain XML");
-                goto fail;
+                return -EINVAL;
         }
         devices = bl_xml_child(root, "devices");
         if (!devices) {
                 say(ret_message, "the domain XML has no <devices>");
-                goto fail;
+                return -EINVAL;
         }
         if (!bl_xml_attr_is(root, "type", "kvm") && !bl_xml_attr_is(root, "type", "qemu")) {
                 say(ret_message, "only QEMU and KVM domains can be enrolled");
-                r = -EOPNOTSUPP;
-                goto fail;
+                return -EOPNOTSUPP;
         }
-        *ret_doc = doc;
+        *ret_doc = BL_TAKE(doc);
         *ret_devices = devices;
         return 0;
-
-fail:
-        if (doc)
-                xmlFreeDoc(doc);
-        return r;
 }
 
 int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret_new, char **ret_message)
@@ -310,8 +303,8 @@ int bl_unenroll_xml(const char *xml, char **ret_new, char **ret_message)
         channel = find_channel(devices);
         if (!channel)
                 return 0;
-        blank = channel->prev;
-        if (blank && blank->type == XML_TEXT_NODE && xmlIsBlankNode(blank)) {
+        blank = blanks_before(channel);
+        if (blank) {
                 xmlUnlinkNode(blank);
                 xmlFreeNode(blank);
         }

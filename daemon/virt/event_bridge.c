@@ -10,8 +10,9 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "daemon/util/clock.h"
 
 enum watch_kind { WATCH_HANDLE, WATCH_TIMEOUT };
 
@@ -57,19 +58,10 @@ static struct {
         struct watch *watches;
         struct watch *dirty_first, *dirty_last;
         int next_id;
-        int wake_fd;
         bool registered;
-} g = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake_fd = -1, .next_id = 1};
+} g = {.lock = PTHREAD_MUTEX_INITIALIZER, .next_id = 1};
 
-static uint64_t now_usec(void)
-{
-        struct timespec ts;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
-/* With the lock held.  Order matters: a removal must take effect before a
+/* With the lock held, and a bridge.  Order matters: a removal must take effect before a
  * later addition that got the same descriptor. */
 static void mark_dirty(struct watch *w)
 {
@@ -85,7 +77,7 @@ static void mark_dirty(struct watch *w)
                 g.dirty_first = w;
         g.dirty_last = w;
         /* fails only when the counter is full, and then the loop is awake anyway */
-        if (write(g.wake_fd, &one, sizeof(one)) < 0)
+        if (write(g.bridge->wake_fd, &one, sizeof(one)) < 0)
                 return;
 }
 
@@ -132,7 +124,7 @@ static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
         if (!call)
                 return 0;
         /* before the callback, which may change it */
-        (void)sd_event_source_set_time(s, now_usec() + (uint64_t)frequency * 1000);
+        (void)sd_event_source_set_time(s, bl_now() + (uint64_t)frequency * 1000);
         (void)sd_event_source_set_enabled(s, SD_EVENT_ON);
         w->cb.timeout(w->id, w->opaque);
         return 0;
@@ -140,14 +132,9 @@ static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
 
 static void apply_handle(struct bl_event_bridge *b, struct watch *w, int events)
 {
-        int r;
-
         if (!w->source) {
-                if (events == 0)
-                        return;
-                r = sd_event_add_io(b->event, &w->source, w->own_fd, events_to_epoll(events), on_handle, w);
-                if (r < 0)
-                        w->source = NULL;
+                if (events != 0)
+                        (void)sd_event_add_io(b->event, &w->source, w->own_fd, events_to_epoll(events), on_handle, w);
                 return;
         }
         /* epoll reports errors and hangups even to those who ask for nothing;
@@ -160,18 +147,15 @@ static void apply_handle(struct bl_event_bridge *b, struct watch *w, int events)
 static void apply_timeout(struct bl_event_bridge *b, struct watch *w, int frequency)
 {
         uint64_t at;
-        int r;
 
         if (frequency < 0) {
                 if (w->source)
                         (void)sd_event_source_set_enabled(w->source, SD_EVENT_OFF);
                 return;
         }
-        at = now_usec() + (uint64_t)frequency * 1000;
+        at = bl_now() + (uint64_t)frequency * 1000;
         if (!w->source) {
-                r = sd_event_add_time(b->event, &w->source, CLOCK_MONOTONIC, at, 1000, on_timeout, w);
-                if (r < 0)
-                        w->source = NULL;
+                (void)sd_event_add_time(b->event, &w->source, CLOCK_MONOTONIC, at, 1000, on_timeout, w);
                 return;
         }
         (void)sd_event_source_set_time(w->source, at);
@@ -398,7 +382,6 @@ int bl_event_bridge_new(sd_event *e, struct bl_event_bridge **ret)
                 goto fail_source;
         }
         g.bridge = b;
-        g.wake_fd = b->wake_fd;
         if (!g.registered) {
                 g.registered = true;
                 virEventRegisterImpl(add_handle, update_handle, remove_handle, add_timeout, update_timeout,
@@ -428,7 +411,6 @@ struct bl_event_bridge *bl_event_bridge_free(struct bl_event_bridge *b)
                 ;
         pthread_mutex_lock(&g.lock);
         g.bridge = NULL;
-        g.wake_fd = -1;
         w = g.watches;
         g.watches = NULL;
         g.dirty_first = g.dirty_last = NULL;

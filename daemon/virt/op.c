@@ -84,13 +84,21 @@ int bl_op_submit(struct bl_op *op)
         return bl_pool_submit(bl_conn_pool(op->c), op->has_uuid ? op->uuid : NULL, op_run, op_done, op);
 }
 
-int bl_op_read_state(virConnectPtr conn, virDomainPtr dom, struct bl_domain_state *ret, char **ret_message)
+int bl_op_submit_or_free(struct bl_op *op)
+{
+        int r = bl_op_submit(op);
+
+        if (r < 0)
+                free(op);
+        return r;
+}
+
+int bl_op_read_state(virDomainPtr dom, struct bl_domain_state *ret, char **ret_message)
 {
         virDomainPtr one[] = {dom, NULL};
         virDomainStatsRecordPtr *records = NULL;
         int n;
 
-        (void)conn;
         n = virDomainListGetStats(one, VIR_DOMAIN_STATS_STATE | VIR_DOMAIN_STATS_BALLOON, &records,
                                   VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
         if (n < 0)

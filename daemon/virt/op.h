@@ -31,9 +31,11 @@ void bl_op_init(struct bl_op *op, struct bl_conn *c, const uint8_t *uuid, const 
 
 /* On failure the op stays the caller's. */
 int bl_op_submit(struct bl_op *op);
+/* The same for one that holds nothing: free()s it on failure. */
+int bl_op_submit_or_free(struct bl_op *op);
 
 /* In a worker: state and balloon statistics by one call. */
-int bl_op_read_state(virConnectPtr conn, virDomainPtr dom, struct bl_domain_state *ret, char **ret_message);
+int bl_op_read_state(virDomainPtr dom, struct bl_domain_state *ret, char **ret_message);
 /* In a worker: the balloon's size by QEMU itself.  What the call above gives is
  * libvirt's memory of the last BALLOON_CHANGE, up to a second old.  Errors
  * leave `s` as it is. */

@@ -14,6 +14,8 @@
 
 /* libvirt's remote client needs some 30 KiB; XML parsing in our jobs less. */
 #define STACK_SIZE ((size_t)256 * 1024)
+/* Further threads, for overdue jobs. */
+#define MAX_HUNG 256
 
 struct job {
         struct job *next;
@@ -21,8 +23,7 @@ struct job {
         uint8_t key[BL_UUID_LEN];
         int r; /* for `done`: why it never ran */
         usec_t started_at;
-        bool overdue;
-        bool reported; /* the handler was told that it is overdue */
+        bool overdue; /* with a key: the handler was told so */
         bl_job_run_fn run;
         bl_job_done_fn done;
         void *arg;
@@ -34,7 +35,6 @@ struct list {
 };
 
 struct bl_pool {
-        sd_event *event;
         sd_event_source *wake_source;
         sd_event_source *timer; /* looks for overdue jobs; off while none runs */
         struct bl_pool_options o;
@@ -215,7 +215,7 @@ static int start_thread(struct bl_pool *p)
 static int want_threads(struct bl_pool *p)
 {
         while (p->waiting.n > p->idle && p->threads - p->overdue < p->o.max_threads &&
-               p->threads < p->o.max_threads + p->o.max_hung) {
+               p->threads < p->o.max_threads + MAX_HUNG) {
                 int r = start_thread(p);
 
                 if (r < 0)
@@ -248,7 +248,7 @@ static void complete(struct bl_pool *p)
                 pthread_mutex_unlock(&p->lock);
                 if (!j)
                         return;
-                if (j->reported && j->has_key)
+                if (j->overdue && j->has_key)
                         report(p, j->key, false);
                 j->done(j->arg, j->r);
                 free(j);
@@ -292,7 +292,6 @@ static void watch_overdue(struct bl_pool *p)
                         j->overdue = true;
                         p->overdue++;
                         if (j->has_key) {
-                                j->reported = true;
                                 memcpy(key, j->key, sizeof(key));
                                 drop_waiting(p, true, key, -EHOSTDOWN);
                                 found = true;
@@ -349,7 +348,6 @@ int bl_pool_new(sd_event *e, const struct bl_pool_options *o, struct bl_pool **r
         if (o)
                 p->o = *o;
         p->o.max_threads = p->o.max_threads ?: 16;
-        p->o.max_hung = p->o.max_hung ?: 256;
         p->o.max_queue = p->o.max_queue ?: 1024;
         p->o.idle = p->o.idle ?: 10 * BL_SEC;
         p->o.overdue = p->o.overdue ?: 5 * BL_SEC;
@@ -373,7 +371,6 @@ int bl_pool_new(sd_event *e, const struct bl_pool_options *o, struct bl_pool **r
         (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         (void)pthread_cond_init(&p->work, &attr);
         (void)pthread_condattr_destroy(&attr);
-        p->event = sd_event_ref(e);
         *ret = p;
         return 0;
 
@@ -419,7 +416,6 @@ struct bl_pool *bl_pool_free(struct bl_pool *p)
         (void)bl_pool_stop(p, 0);
         (void)sd_event_source_disable_unref(p->wake_source);
         (void)sd_event_source_disable_unref(p->timer);
-        (void)sd_event_unref(p->event);
 
         pthread_mutex_lock(&p->lock);
         (void)close(p->wake_fd);

@@ -24,7 +24,6 @@ struct bl_pool;
 
 struct bl_pool_options {
         unsigned max_threads; /* working threads that are not overdue; 0: 16 */
-        unsigned max_hung; /* further threads, for overdue jobs; 0: 256 */
         size_t max_queue; /* jobs that wait; 0: 1024 */
         usec_t idle; /* an idle thread ends after this; 0: 10 s */
         usec_t overdue; /* 0: 5 s */
@@ -39,7 +38,7 @@ typedef void (*bl_job_done_fn)(void *arg, int r);
 /* On the loop: the key's running job became overdue, or (hung false) came back after all. */
 typedef void (*bl_pool_overdue_fn)(void *userdata, const uint8_t key[BL_UUID_LEN], bool hung);
 
-/* `o` may be NULL.  Takes a reference to `e`. */
+/* `o` may be NULL.  Keeps `e` referenced. */
 int bl_pool_new(sd_event *e, const struct bl_pool_options *o, struct bl_pool **ret);
 
 /* Jobs that wait are completed with -ECANCELED; without a key only if `wait`

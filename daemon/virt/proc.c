@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <ballast/cleanup.h>
 
+#include "daemon/util/clock.h"
 #include "daemon/util/fs.h"
 #include "daemon/util/procstat.h"
 #include "daemon/util/size.h"
@@ -74,12 +74,11 @@ static int no_process(ssize_t r)
 
 static int read_stat(const char *proc_dir, pid_t pid, char *ret_state, uint64_t *ret_start)
 {
-        char path[4096], buf[2048];
+        char path[32], buf[2048];
         ssize_t n;
 
-        if (snprintf(path, sizeof(path), "%s/%d/stat", proc_dir ?: DEFAULT_PROC_DIR, (int)pid) >= (int)sizeof(path))
-                return -ENAMETOOLONG;
-        n = bl_fs_read(NULL, path, buf, sizeof(buf));
+        (void)snprintf(path, sizeof(path), "/%d/stat", (int)pid);
+        n = bl_fs_read(proc_dir ?: DEFAULT_PROC_DIR, path, buf, sizeof(buf));
         if (n < 0)
                 return no_process(n);
         return bl_proc_stat_parse(buf, ret_state, ret_start) < 0 ? -ESRCH : 0;
@@ -169,20 +168,11 @@ int bl_instance_state(const char *proc_dir, const struct bl_instance *i, char *r
         return 0;
 }
 
-static uint64_t clock_usec(clockid_t clock)
-{
-        struct timespec ts;
-
-        if (clock_gettime(clock, &ts) < 0)
-                return 0;
-        return (uint64_t)ts.tv_sec * BL_SEC + (uint64_t)ts.tv_nsec / 1000;
-}
-
 usec_t bl_instance_started_at(const struct bl_instance *i)
 {
         long hz = sysconf(_SC_CLK_TCK);
         uint64_t since_boot = bl_mul_sat(i->start, BL_SEC / (uint64_t)(hz > 0 ? hz : 100));
-        uint64_t boot = clock_usec(CLOCK_BOOTTIME), mono = clock_usec(CLOCK_MONOTONIC);
+        usec_t boot = bl_now_boot(), mono = bl_now();
 
         /* suspended time counts in the one and not in the other */
         return bl_sub_sat(since_boot, bl_sub_sat(boot, mono));

@@ -4,6 +4,7 @@
 #ifndef BALLAST_CLEANUP_H
 #define BALLAST_CLEANUP_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,9 +40,16 @@ static inline void bl_fclosep(FILE **f)
                 (void)fclose(*f);
 }
 
-#define _cleanup_free_   _cleanup_(bl_freep)
-#define _cleanup_close_  _cleanup_(bl_closep)
-#define _cleanup_fclose_ _cleanup_(bl_fclosep)
+static inline void bl_closedirp(DIR **d)
+{
+        if (*d)
+                (void)closedir(*d);
+}
+
+#define _cleanup_free_     _cleanup_(bl_freep)
+#define _cleanup_close_    _cleanup_(bl_closep)
+#define _cleanup_fclose_   _cleanup_(bl_fclosep)
+#define _cleanup_closedir_ _cleanup_(bl_closedirp)
 
 /* Hands a pointer over to the caller and keeps the cleanup from freeing it. */
 #define BL_TAKE(p)                         \

@@ -48,6 +48,18 @@ static inline uint64_t bl_sub_sat(uint64_t a, uint64_t b)
         return a > b ? a - b : 0;
 }
 
+/* How far a and b are apart. */
+static inline uint64_t bl_distance(uint64_t a, uint64_t b)
+{
+        return a > b ? a - b : b - a;
+}
+
+/* v, or 0 where it is not known. */
+static inline uint64_t bl_or_zero(uint64_t v)
+{
+        return v == BL_UNSET ? 0 : v;
+}
+
 /* a + b, or UINT64_MAX on overflow. */
 static inline uint64_t bl_add_sat(uint64_t a, uint64_t b)
 {

@@ -4,16 +4,6 @@
 
 #define N 6
 
-static struct sim *crowded(void)
-{
-        struct sim *s = sim_new(N * (2 * BL_GIB + 40 * BL_MIB) + 50 * BL_MIB);
-        static const char *const names[N] = {"a", "b", "c", "d", "e", "f"};
-
-        for (int i = 0; i < N; i++)
-                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
-        return s;
-}
-
 static void squeeze(struct sim *s, uint64_t bytes)
 {
         s->other_want = bytes;
@@ -25,7 +15,7 @@ static void squeeze(struct sim *s, uint64_t bytes)
 
 static void test_equals(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
 
         (void)state;
         squeeze(s, 4 * BL_GIB);
@@ -37,7 +27,7 @@ static void test_equals(void **state)
 /* In whatever order they are listed and come to be squeezed. */
 static void test_equals_in_small_steps(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
 
         (void)state;
         for (int i = 1; i <= 80; i++) {
@@ -53,7 +43,7 @@ static void test_equals_in_small_steps(void **state)
 
 static void test_shares(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
         uint64_t lost[2] = {};
 
         (void)state;
@@ -70,7 +60,7 @@ static void test_shares(void **state)
 /* The level is the same for all that gave: (active + 4 idle) / shares. */
 static void test_shares_of_active_memory(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
         uint64_t idle_a, idle_d;
 
         (void)state;
@@ -87,7 +77,7 @@ static void test_shares_of_active_memory(void **state)
 
 static void test_idle_first(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
 
         (void)state;
         for (int i = 0; i < N / 2; i++)
@@ -105,7 +95,7 @@ static void test_idle_first(void **state)
 /* Without the tax the idle keep what their shares give them. */
 static void test_no_tax(void **state)
 {
-        struct sim *taxed = crowded(), *untaxed = crowded();
+        struct sim *taxed = sim_crowded(N), *untaxed = sim_crowded(N);
 
         (void)state;
         untaxed->config.idle_tax = 0;
@@ -125,7 +115,7 @@ static void test_shares_of_demand(void **state)
 
         (void)state;
         for (int more = 0; more <= 1; more++) {
-                struct sim *s = crowded();
+                struct sim *s = sim_crowded(N);
                 struct sim_guest *g = &s->g[0];
 
                 g->max = g->limit = 8 * BL_GIB;
@@ -148,7 +138,7 @@ static void test_shares_of_demand(void **state)
 /* A reservation is kept out of it, and a limit too. */
 static void test_bounds(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
 
         (void)state;
         s->g[0].reservation = 1900 * BL_MIB;
@@ -164,7 +154,7 @@ static void test_bounds(void **state)
 /* What comes back is divided like what was taken. */
 static void test_giving_back(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(N);
 
         (void)state;
         s->g[0].shares = 3000;

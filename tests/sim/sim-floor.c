@@ -2,22 +2,10 @@
 /* What guests need themselves is left to them, and found again when they need more. */
 #include "sim.h"
 
-#define HOST (8 * BL_GIB + 4 * 40 * BL_MIB + 50 * BL_MIB)
-
-static struct sim *crowded(void)
-{
-        struct sim *s = sim_new(HOST);
-        static const char *const names[] = {"a", "b", "c", "d"};
-
-        for (int i = 0; i < 4; i++)
-                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
-        return s;
-}
-
 /* More is wanted than there is: the guests keep their need and a margin, and live. */
 static void test_floor_holds(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         s->other_want = 7 * BL_GIB;
@@ -41,7 +29,7 @@ static void test_floor_holds(void **state)
 static void test_switched_off(void **state)
 {
         for (int off = 0; off <= 1; off++) {
-                struct sim *s = crowded();
+                struct sim *s = sim_crowded(4);
 
                 (void)state;
                 s->config.test.no_floors = off == 1;
@@ -65,7 +53,7 @@ static void test_switched_off(void **state)
 /* A guest wakes up and wants its memory back: it comes from the others within moments. */
 static void test_wakes_up(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[2];
         usec_t start;
 
@@ -91,7 +79,7 @@ static void test_wakes_up(void **state)
 /* An old guest without MemAvailable: its cache is not mistaken for need, nor MemFree for all it has. */
 static void test_no_memavailable(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         for (int i = 0; i < 4; i++)
@@ -109,7 +97,7 @@ static void test_no_memavailable(void **state)
 /* What is swapped out counts as need: a guest is not squeezed further and further into its swap. */
 static void test_swap_is_need(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
         (void)state;
@@ -129,7 +117,7 @@ static void test_swap_is_need(void **state)
 /* A guest without swap keeps the larger margin. */
 static void test_margin_without_swap(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         s->g[0].swap_total = 2 * BL_GIB;
@@ -143,7 +131,7 @@ static void test_margin_without_swap(void **state)
 /* Pressure within the guest: it is spared while others have something to give, and then helped. */
 static void test_pressed_guest(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
         uint64_t before;
 
@@ -166,7 +154,7 @@ static void test_pressed_guest(void **state)
 /* Nobody else can give: still it is not the one under pressure that is squeezed, within its fair part. */
 static void test_pressed_is_spared(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
         uint64_t before;
 
@@ -193,7 +181,7 @@ static void test_pressed_is_spared(void **state)
 /* It grows by more between two reports than its margin is: what comes is reckoned with. */
 static void test_growth_of_a_guest(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[2];
 
         (void)state;
@@ -214,7 +202,7 @@ static void test_growth_of_a_guest(void **state)
 /* Deflate-on-oom leaves MemTotal as it is and counts the balloon as used: that is not need. */
 static void test_deflate_on_oom_figures(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         for (int i = 0; i < 4; i++)
@@ -230,7 +218,7 @@ static void test_deflate_on_oom_figures(void **state)
 /* Reports that come seldom are read against the balloon of their time, not of now. */
 static void test_late_reports(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         for (int i = 0; i < 4; i++) {

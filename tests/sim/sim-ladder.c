@@ -2,18 +2,6 @@
 /* Host states, growth, two-phase freeing and rest. */
 #include "sim.h"
 
-#define HOST (8 * BL_GIB + 4 * 40 * BL_MIB + 50 * BL_MIB)
-
-static struct sim *crowded(void)
-{
-        struct sim *s = sim_new(HOST);
-        static const char *const names[] = {"a", "b", "c", "d"};
-
-        for (int i = 0; i < 4; i++)
-                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
-        return s;
-}
-
 static uint64_t mark(const struct sim *s, enum bl_host_state state)
 {
         return s->plan.marks.mark[state];
@@ -66,7 +54,7 @@ static void test_two_phase_off(void **state)
 /* Four guests squeezed by something else on the host, which then goes away; nobody touches what they get back. */
 static struct sim *relieved(void)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         s->other = s->other_want = 0;
         sim_run(s, 10 * BL_SEC);
@@ -128,7 +116,7 @@ static void test_promises_fade(void **state)
 /* The guests have nothing left to give, and free memory swings by a little about the mark of hard. */
 static struct sim *swinging(bool off)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         s->config.test.no_hysteresis = off;
         for (int i = 0; i < 4; i++) {
@@ -194,7 +182,7 @@ static void test_hysteresis_goal(void **state)
 /* The host loses memory fast: ballooning begins before soft, and free never gets near low. */
 static void test_growth_is_met_ahead(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         bool lead = false;
 
         (void)state;
@@ -217,7 +205,7 @@ static void test_growth_is_met_ahead(void **state)
 
 static void test_psi(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         unsigned int before;
 
         (void)state;
@@ -241,7 +229,7 @@ static void test_psi(void **state)
 /* Pressure goes away: the guests have everything back within moments, and then all is quiet. */
 static void test_back_at_rest(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         s->other_want = 2 * BL_GIB;
@@ -265,7 +253,7 @@ static void test_back_at_rest(void **state)
  * and not merely clear. */
 static void test_settles(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         usec_t told = 0;
 
         (void)state;
@@ -294,7 +282,7 @@ static void test_settles(void **state)
 
 static void test_clear_is_not_high(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         s->other_want = 2 * BL_GIB;
@@ -315,7 +303,7 @@ static void test_clear_is_not_high(void **state)
 /* Rest with life in it: workloads that go up and down a little inside their guests move nothing. */
 static void test_noise_at_rest(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         uint64_t seed = 4711;
 
         (void)state;
@@ -336,7 +324,7 @@ static void test_noise_at_rest(void **state)
 /* Up and down by a lot, every half minute: what is done is right each time, and not done twice. */
 static void test_tides(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         sim_run(s, 20 * BL_SEC);
@@ -355,7 +343,7 @@ static void test_tides(void **state)
 /* A VM comes and boots, another one goes. */
 static void test_coming_and_going(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest gone, *g;
 
         (void)state;

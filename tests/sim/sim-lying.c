@@ -2,22 +2,10 @@
 /* Guests whose words and deeds differ. */
 #include "sim.h"
 
-#define HOST (8 * BL_GIB + 4 * 40 * BL_MIB + 50 * BL_MIB)
-
-static struct sim *crowded(void)
-{
-        struct sim *s = sim_new(HOST);
-        static const char *const names[] = {"a", "b", "c", "d"};
-
-        for (int i = 0; i < 4; i++)
-                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
-        return s;
-}
-
 /* Says that it gave, and the host holds the memory as before: the others give what is missing. */
 static void test_kept_what_it_gave(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
         unsigned int commands;
 
@@ -52,7 +40,7 @@ static void test_kept_what_it_gave(void **state)
 /* An honest one whose resident size is read late is not called a liar. */
 static void test_honest_is_not_accused(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         for (int i = 0; i < 4; i++)
@@ -138,7 +126,7 @@ static void test_always_pressed(void **state)
 /* Claims plenty and has none: hurts itself alone, and its reservation still holds. */
 static void test_generous(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         s->g[0].reservation = BL_GIB;

@@ -2,21 +2,9 @@
 /* Guests whose figures cannot be used are never shrunk. */
 #include "sim.h"
 
-#define HOST (8 * BL_GIB + 4 * 40 * BL_MIB + 50 * BL_MIB)
-
-static struct sim *crowded(void)
-{
-        struct sim *s = sim_new(HOST);
-        static const char *const names[] = {"a", "b", "c", "d"};
-
-        for (int i = 0; i < 4; i++)
-                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
-        return s;
-}
-
 static void bad_figures(enum sim_stats kind, enum bl_reason why)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         s->g[0].stats = s->g[2].stats = kind;
         sim_run(s, 20 * BL_SEC);
@@ -44,7 +32,7 @@ static void test_absurd(void **state)
 /* A guest that has stopped reporting fills up behind its last report, which said that it was idle. */
 static struct sim *silent(bool off)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
         s->config.test.no_stale_check = off;
@@ -88,7 +76,7 @@ static void test_switched_off(void **state)
 /* Giving memory back is safe without figures. */
 static void test_grants_without_figures(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         sim_run(s, 10 * BL_SEC);
@@ -104,7 +92,7 @@ static void test_grants_without_figures(void **state)
 /* Comes and goes between good and bad: no harm, and no to and fro. */
 static void test_flapping(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         sim_run(s, 10 * BL_SEC);

@@ -2,18 +2,6 @@
 /* Guests that do not follow: found out, worked around, not rewarded, and asked again. */
 #include "sim.h"
 
-#define HOST (8 * BL_GIB + 4 * 40 * BL_MIB + 50 * BL_MIB)
-
-static struct sim *crowded(void)
-{
-        struct sim *s = sim_new(HOST);
-        static const char *const names[] = {"a", "b", "c", "d"};
-
-        for (int i = 0; i < 4; i++)
-                sim_add(s, names[i], 2 * BL_GIB, 512 * BL_MIB, true);
-        return s;
-}
-
 static uint64_t mark(const struct sim *s)
 {
         return s->plan.marks.mark[BL_STATE_CLEAR];
@@ -21,7 +9,7 @@ static uint64_t mark(const struct sim *s)
 
 static void test_one_stuck(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         unsigned int asked;
 
         (void)state;
@@ -109,7 +97,7 @@ static void test_retry_doubles(void **state)
 /* When it is asked again, the others are asked for all that is needed as well. */
 static void test_not_relied_on(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
         (void)state;
@@ -136,7 +124,7 @@ static void test_not_relied_on(void **state)
 /* One that stops and goes gives what it can in the end, and the host is not harmed meanwhile. */
 static void test_intermittent(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         s->g[0].on = 2 * BL_SEC;
@@ -158,7 +146,7 @@ static void test_intermittent(void **state)
 /* A stuck guest that claims to be short gets nothing while others are squeezed for its sake. */
 static void test_not_rewarded(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
         uint64_t had;
 
@@ -191,7 +179,7 @@ static void test_not_rewarded(void **state)
 /* When there is plenty again, those come first that gave. */
 static void test_last_at_rest(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
         bool others = true;
 
@@ -224,7 +212,7 @@ static void test_last_at_rest(void **state)
 /* Its vCPUs stand still: its balloon cannot move, which is not its fault. */
 static void test_paused_is_not_stuck(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
         (void)state;
@@ -247,7 +235,7 @@ static void test_paused_is_not_stuck(void **state)
 /* What was learned of the kernel that ran before does not hold for the one that runs now. */
 static void test_reboot_forgets(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
         (void)state;
@@ -266,7 +254,7 @@ static void test_reboot_forgets(void **state)
 /* All are stuck: nothing can be done, and that is said. */
 static void test_all_stuck(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
 
         (void)state;
         for (int i = 0; i < 4; i++)
@@ -286,7 +274,7 @@ static void test_all_stuck(void **state)
  * the host is in need and its last report still says that it is idle. */
 static void test_deflate_on_oom(void **state)
 {
-        struct sim *s = crowded();
+        struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
         (void)state;

@@ -69,6 +69,18 @@ struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_
         return g;
 }
 
+struct sim *sim_crowded(unsigned int n)
+{
+        struct sim *s = sim_new(n * (2 * BL_GIB + 40 * BL_MIB) + 50 * BL_MIB);
+
+        for (unsigned int i = 0; i < n; i++) {
+                const char name[] = {(char)('a' + i), '\0'};
+
+                sim_add(s, name, 2 * BL_GIB, 512 * BL_MIB, true);
+        }
+        return s;
+}
+
 uint64_t sim_resident(const struct sim_guest *g)
 {
         return g->overhead + g->own + g->used + g->cache + g->touched + g->lied;

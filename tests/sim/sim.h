@@ -128,6 +128,9 @@ struct sim {
 struct sim *sim_new(uint64_t budget);
 struct sim *sim_free(struct sim *s);
 
+/* A host that `n` guests of 2 GiB, called a, b, c and so on, fill to 50 MiB with what they use and cache. */
+struct sim *sim_crowded(unsigned int n);
+
 /* An ideal guest: `max` bytes, uses `used`, its cache fills it up if `cached`. */
 struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_t used, bool cached);
 

@@ -10,19 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/util/fs.h"
 #include "daemon/virt/domain_xml.h"
 #include "daemon/virt/enroll.h"
-
-static char *read_fixture(const char *name)
-{
-        char path[256], *text = NULL;
-
-        snprintf(path, sizeof(path), "tests/data/domains/%s.xml", name);
-        if (bl_fs_read_alloc(path, 1 << 20, &text, NULL) < 0)
-                fail_msg("%s: not there; run from the top folder", path);
-        return text;
-}
+#include "tests/unit/test-domain-util.h"
 
 /* Lines of `after` that are not in `before`, one after the other, and the
  * other way round: how many, and the last of them. */

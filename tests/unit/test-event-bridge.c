@@ -16,8 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/util/clock.h"
 #include "daemon/virt/event_bridge.h"
+#include "tests/unit/test-loop.h"
 
 struct fixture {
         sd_event *event;
@@ -54,21 +54,7 @@ static int teardown(void **state)
         return 0;
 }
 
-static void spin(struct fixture *f, usec_t t)
-{
-        usec_t end = bl_now() + t;
-
-        while (bl_now() < end)
-                assert_true(sd_event_run(f->event, 1000) >= 0);
-}
-
-#define SPIN_UNTIL(f, cond)                                               \
-        do {                                                              \
-                usec_t _end = bl_now() + 5 * BL_SEC;                      \
-                while (!(cond) && bl_now() < _end)                        \
-                        assert_true(sd_event_run((f)->event, 1000) >= 0); \
-                assert_true(cond);                                        \
-        } while (0)
+#define SPIN_UNTIL(f, cond) SPIN_UNTIL_WITHIN(f, 5 * BL_SEC, cond)
 
 static void on_handle(int watch, int fd, int events, void *opaque)
 {
@@ -123,7 +109,7 @@ static void test_handle(void **state)
         assert_int_equal(pipe2(p, O_CLOEXEC), 0);
         s.id = virEventAddHandle(p[0], VIR_EVENT_HANDLE_READABLE, on_handle, &s, on_free);
         assert_true(s.id > 0);
-        spin(f, 5000);
+        SPIN(f, 5000);
         assert_int_equal(s.calls, 0);
 
         assert_int_equal(write(p[1], "x", 1), 1);
@@ -134,7 +120,7 @@ static void test_handle(void **state)
         /* asking for nothing: nothing, not even the hangup */
         virEventUpdateHandle(s.id, 0);
         close(p[1]);
-        spin(f, 5000);
+        SPIN(f, 5000);
         assert_int_equal(s.calls, 1);
         s.drain = false;
         virEventUpdateHandle(s.id, VIR_EVENT_HANDLE_READABLE);
@@ -163,9 +149,9 @@ static void test_timeout(void **state)
 
         virEventUpdateTimeout(s.id, -1);
         virEventUpdateTimeout(off.id, 5);
-        spin(f, 2000);
+        SPIN(f, 2000);
         s.calls = 0;
-        spin(f, 30000);
+        SPIN(f, 30000);
         assert_int_equal(s.calls, 0);
         SPIN_UNTIL(f, off.calls >= 2);
         assert_int_equal(virEventRemoveTimeout(s.id), 0);
@@ -187,7 +173,7 @@ static void test_number_reused(void **state)
 
                 assert_int_equal(pipe2(p, O_CLOEXEC), 0);
                 a.id = virEventAddHandle(p[0], VIR_EVENT_HANDLE_READABLE, on_handle, &a, on_free);
-                spin(f, 200);
+                SPIN(f, 200);
                 assert_int_equal(virEventRemoveHandle(a.id), 0);
                 close(p[0]);
                 assert_int_equal(pipe2(q, O_CLOEXEC), 0);
@@ -230,7 +216,7 @@ static void test_freed_with_the_bridge(void **state)
 
         t.id = virEventAddTimeout(1000, on_timeout, &t, on_free);
         h.id = virEventAddHandle(STDIN_FILENO, 0, on_handle, &h, on_free);
-        spin(f, 1000);
+        SPIN(f, 1000);
         assert_int_equal(virEventRemoveTimeout(t.id), 0);
         f->bridge = bl_event_bridge_free(f->bridge);
         assert_false(bl_event_bridge_active());
@@ -313,7 +299,7 @@ static void test_threads(void **state)
 
         for (int i = 0; i < 4; i++)
                 assert_int_equal(pthread_create(&t[i], NULL, stress_thread, &s), 0);
-        spin(f, 500000);
+        SPIN(f, 500000);
         atomic_store(&s.stop, true);
         for (int i = 0; i < 4; i++)
                 pthread_join(t[i], NULL);

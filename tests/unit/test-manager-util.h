@@ -20,6 +20,7 @@
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
 #include "daemon/util/fs.h"
+#include "tests/unit/test-loop.h"
 
 struct fixture {
         char dir[64];
@@ -34,21 +35,7 @@ struct fixture {
         char message[256];
 };
 
-#define SPIN_UNTIL(f, cond)                                               \
-        do {                                                              \
-                usec_t _end = bl_now() + 20 * BL_SEC;                     \
-                while (!(cond) && bl_now() < _end)                        \
-                        assert_true(sd_event_run((f)->event, 1000) >= 0); \
-                assert_true(cond);                                        \
-        } while (0)
-
-static inline void spin(const struct fixture *f, usec_t t)
-{
-        usec_t end = bl_now() + t;
-
-        while (bl_now() < end)
-                assert_true(sd_event_run(f->event, 1000) >= 0);
-}
+#define SPIN_UNTIL(f, cond) SPIN_UNTIL_WITHIN(f, 20 * BL_SEC, cond)
 
 static inline void on_done(void *userdata, int r, const char *message)
 {

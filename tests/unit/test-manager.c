@@ -88,7 +88,7 @@ static void test_without_libvirt(void **state)
         /* it does not know what there is to put back, so it is not done */
         ASK(f, bl_control_rollback(f->m, on_done, f));
         assert_int_equal(f->r, 0);
-        spin(f, 300 * BL_MSEC);
+        SPIN(f, 300 * BL_MSEC);
         assert_true(rollback_is(f, "running"));
         assert_false(rollback_is(f, "done"));
         json_decref(d);
@@ -585,12 +585,12 @@ static void test_rollback_waits(void **state)
         assert_int_equal(virDomainSuspend(vm), 0);
         SPIN_UNTIL(f, g->run == BL_RUN_PAUSED);
         ASK(f, bl_control_rollback(f->m, on_done, f));
-        spin(f, 500 * BL_MSEC);
+        SPIN(f, 500 * BL_MSEC);
         assert_int_equal(n_of(f, "rollback", "waits"), 1);
         assert_true(rollback_is(f, "running"));
         f->m->connected = false;
         g->run = BL_RUN_RUNNING;
-        spin(f, 300 * BL_MSEC);
+        SPIN(f, 300 * BL_MSEC);
         assert_int_equal(f->m->n_commands + f->m->n_failed, 0);
         f->m->connected = true;
         /* the daemon takes it to run; it is looked at once more */
@@ -617,7 +617,7 @@ static void test_act_ends_rollback(void **state)
         assert_false(rollback_is(f, "running"));
         assert_false(rollback_is(f, "done"));
         assert_true(bl_manager_acting(f->m));
-        spin(f, 50 * BL_MSEC);
+        SPIN(f, 50 * BL_MSEC);
         assert_true(bl_manager_acting(f->m));
 }
 

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/util/clock.h"
 #include "daemon/virt/pool.h"
+#include "tests/unit/test-loop.h"
 
 static const uint8_t key_a[BL_UUID_LEN] = {1}, key_b[BL_UUID_LEN] = {2};
 
@@ -113,21 +113,7 @@ static int teardown(void **state)
         return 0;
 }
 
-static void spin(struct fixture *f, usec_t t)
-{
-        usec_t end = bl_now() + t;
-
-        while (bl_now() < end)
-                assert_true(sd_event_run(f->event, 1000) >= 0);
-}
-
-#define SPIN_UNTIL(f, cond)                                               \
-        do {                                                              \
-                usec_t _end = bl_now() + 5 * BL_SEC;                      \
-                while (!(cond) && bl_now() < _end)                        \
-                        assert_true(sd_event_run((f)->event, 1000) >= 0); \
-                assert_true(cond);                                        \
-        } while (0)
+#define SPIN_UNTIL(f, cond) SPIN_UNTIL_WITHIN(f, 5 * BL_SEC, cond)
 
 static void test_runs_and_idles(void **state)
 {
@@ -141,7 +127,7 @@ static void test_runs_and_idles(void **state)
                 assert_int_equal(submit(p, NULL, &f->s, i, false, 500), 0);
         SPIN_UNTIL(f, f->s.done == 40);
         assert_in_range(atomic_load(&f->s.most), 1, 16);
-        spin(f, 150 * BL_MSEC);
+        SPIN(f, 150 * BL_MSEC);
         bl_pool_stats(p, &stats);
         assert_int_equal(stats.threads, 0);
         assert_int_equal(stats.done, 40);

@@ -20,9 +20,9 @@
 #include "daemon/act/balloon.h"
 #include "daemon/fault.h"
 #include "daemon/sense/balloon_watch.h"
-#include "daemon/util/clock.h"
 #include "daemon/virt/domain.h"
 #include "daemon/virt/event_bridge.h"
+#include "tests/unit/test-loop.h"
 
 struct fixture {
         sd_event *event;
@@ -62,21 +62,7 @@ static void on_event(void *userdata, const struct bl_virt_event *ev)
         f->events[ev->kind]++;
 }
 
-static void spin(struct fixture *f, usec_t t)
-{
-        usec_t end = bl_now() + t;
-
-        while (bl_now() < end)
-                assert_true(sd_event_run(f->event, 1000) >= 0);
-}
-
-#define SPIN_UNTIL(f, cond)                                               \
-        do {                                                              \
-                usec_t _end = bl_now() + 10 * BL_SEC;                     \
-                while (!(cond) && bl_now() < _end)                        \
-                        assert_true(sd_event_run((f)->event, 1000) >= 0); \
-                assert_true(cond);                                        \
-        } while (0)
+#define SPIN_UNTIL(f, cond) SPIN_UNTIL_WITHIN(f, 10 * BL_SEC, cond)
 
 static struct fixture *start(const char *uri)
 {
@@ -404,7 +390,7 @@ static void test_never_connects(void **state)
         assert_non_null(strstr(f->message, "/nonexistent/libvirt-sock"));
         assert_false(bl_conn_connected(f->conn));
         /* it tries again and again, and says the same only once */
-        spin(f, 200 * BL_MSEC);
+        SPIN(f, 200 * BL_MSEC);
         assert_int_equal(f->losses, 1);
         ASK(f, bl_domain_list(f->conn, on_list, f));
         assert_int_equal(f->r, -ENOTCONN);
@@ -595,7 +581,7 @@ static void child(const char *dir, const char *rule)
         vm.actual = vm.target = BL_GIB;
         for (int i = 0; i < 100 && r == 0; i++) {
                 r = e->ops->undo(e, &vm, 8 * BL_GIB);
-                spin(f, 20 * BL_MSEC);
+                SPIN(f, 20 * BL_MSEC);
                 if (f->results == 2)
                         vm.actual = vm.target = 2 * BL_GIB;
         }
