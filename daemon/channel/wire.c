@@ -25,6 +25,48 @@ enum welcome_tag {
         WELCOME_ASK = 4,
 };
 
+enum pressure_tag {
+        PRESSURE_STALL = 1,
+        PRESSURE_WINDOW = 2,
+        PRESSURE_FULL = 3,
+        _PRESSURE_MAX,
+};
+
+enum request_tag {
+        REQUEST_BYTES = 1,
+        REQUEST_URGENCY = 2,
+        REQUEST_DEADLINE = 3,
+        _REQUEST_MAX,
+};
+
+enum hints_tag {
+        HINTS_SCAN = 1,
+        HINTS_KIND = 2,
+        HINTS_FLAGS = 3,
+        HINTS_FILE = 4,
+        HINTS_RUNS = 5,
+};
+
+enum result_tag {
+        RESULT_ID = 1,
+        RESULT_STATUS = 2,
+        RESULT_BYTES = 3,
+        RESULT_TOOK = 4,
+        _RESULT_MAX,
+};
+
+enum action_tag {
+        ACTION_ID = 1,
+        ACTION_KIND = 2,
+        ACTION_BYTES = 3,
+        _ACTION_MAX,
+};
+
+/* Larger page numbers are no guest's: 2^52 pages are 16 EiB. */
+#define PAGES_MAX (UINT64_C(1) << 52)
+
+#define LEB_MAX 10U /* bytes of a number of 64 bits, 7 in each */
+
 static uint16_t get16(const uint8_t *p)
 {
         return (uint16_t)(p[0] | p[1] << 8);
@@ -272,32 +314,246 @@ int bl_wire_decode_welcome(const struct bl_wire_frame *f, struct bl_wire_welcome
         return 0;
 }
 
-void bl_wire_stats_init(struct bl_wire_stats *ret)
+/* --- messages that are numbers and nothing else, in an array by tag --- */
+
+static void unset(uint64_t *v, size_t n)
 {
-        for (size_t i = 0; i < _BL_STAT_MAX; i++)
-                ret->v[i] = BL_UNSET;
+        for (size_t i = 0; i < n; i++)
+                v[i] = BL_UNSET;
 }
 
-static int stats_field(void *message, const struct bl_wire_field *f)
-{
-        struct bl_wire_stats *m = message;
+struct numbers {
+        uint64_t *v;
+        size_t n;
+};
 
-        if (f->tag == 0 || f->tag >= _BL_STAT_MAX)
+static int numbers_field(void *message, const struct bl_wire_field *f)
+{
+        struct numbers *m = message;
+
+        if (f->tag == 0 || f->tag >= m->n)
                 return 0; /* of a newer minor version */
         return field_u64(f, &m->v[f->tag]);
 }
 
+/* BL_UNSET where there is none. */
+static int decode_numbers(const struct bl_wire_frame *f, enum bl_wire_type type, uint64_t *v, size_t n)
+{
+        struct numbers m = {.v = v, .n = n};
+
+        unset(v, n);
+        return decode(f, type, numbers_field, &m);
+}
+
+void bl_wire_stats_init(struct bl_wire_stats *ret)
+{
+        unset(ret->v, _BL_STAT_MAX);
+}
+
+void bl_wire_entitlement_init(struct bl_wire_entitlement *ret)
+{
+        unset(ret->v, _BL_GRANT_MAX);
+}
+
 int bl_wire_decode_stats(const struct bl_wire_frame *f, struct bl_wire_stats *ret)
 {
-        struct bl_wire_stats m;
-        int r;
+        struct bl_wire_stats m = {0};
+        int r = decode_numbers(f, BL_WIRE_STATS, m.v, _BL_STAT_MAX);
 
-        bl_wire_stats_init(&m);
-        r = decode(f, BL_WIRE_STATS, stats_field, &m);
         if (r < 0)
                 return r;
         *ret = m;
         return 0;
+}
+
+int bl_wire_decode_entitlement(const struct bl_wire_frame *f, struct bl_wire_entitlement *ret)
+{
+        struct bl_wire_entitlement m = {0};
+        int r = decode_numbers(f, BL_WIRE_ENTITLEMENT, m.v, _BL_GRANT_MAX);
+
+        if (r < 0)
+                return r;
+        *ret = m;
+        return 0;
+}
+
+int bl_wire_decode_pressure(const struct bl_wire_frame *f, struct bl_wire_pressure *ret)
+{
+        uint64_t v[_PRESSURE_MAX];
+        int r = decode_numbers(f, BL_WIRE_PRESSURE, v, _PRESSURE_MAX);
+
+        if (r < 0)
+                return r;
+        if (v[PRESSURE_STALL] == BL_UNSET)
+                return -EBADMSG;
+        *ret = (struct bl_wire_pressure){
+                .stall = v[PRESSURE_STALL],
+                .window = v[PRESSURE_WINDOW],
+                .full = bl_or_zero(v[PRESSURE_FULL]),
+        };
+        return 0;
+}
+
+int bl_wire_decode_request(const struct bl_wire_frame *f, struct bl_wire_request *ret)
+{
+        uint64_t v[_REQUEST_MAX];
+        int r = decode_numbers(f, BL_WIRE_REQUEST, v, _REQUEST_MAX);
+
+        if (r < 0)
+                return r;
+        if (v[REQUEST_BYTES] == BL_UNSET)
+                return -EBADMSG;
+        *ret = (struct bl_wire_request){
+                .bytes = v[REQUEST_BYTES],
+                .urgency =
+                        v[REQUEST_URGENCY] == BL_UNSET ? BL_URGENCY_NOW : bl_min(v[REQUEST_URGENCY], BL_URGENCY_STOP),
+                .deadline = v[REQUEST_DEADLINE],
+        };
+        return 0;
+}
+
+int bl_wire_decode_result(const struct bl_wire_frame *f, struct bl_wire_result *ret)
+{
+        uint64_t v[_RESULT_MAX];
+        int r = decode_numbers(f, BL_WIRE_RESULT, v, _RESULT_MAX);
+
+        if (r < 0)
+                return r;
+        if (v[RESULT_ID] == BL_UNSET || v[RESULT_STATUS] == BL_UNSET)
+                return -EBADMSG;
+        *ret = (struct bl_wire_result){
+                .id = v[RESULT_ID],
+                .status = v[RESULT_STATUS],
+                .bytes = v[RESULT_BYTES],
+                .took = v[RESULT_TOOK],
+        };
+        return 0;
+}
+
+int bl_wire_decode_action(const struct bl_wire_frame *f, struct bl_wire_action *ret)
+{
+        uint64_t v[_ACTION_MAX];
+        int r = decode_numbers(f, BL_WIRE_ACTION, v, _ACTION_MAX);
+
+        if (r < 0)
+                return r;
+        if (v[ACTION_ID] == BL_UNSET || v[ACTION_KIND] == BL_UNSET)
+                return -EBADMSG;
+        *ret = (struct bl_wire_action){.id = v[ACTION_ID], .kind = v[ACTION_KIND], .bytes = v[ACTION_BYTES]};
+        return 0;
+}
+
+/* --- hints --- */
+
+static int hints_field(void *message, const struct bl_wire_field *f)
+{
+        struct bl_wire_hints *m = message;
+
+        switch (f->tag) {
+        case HINTS_SCAN:
+                return field_u64(f, &m->scan);
+        case HINTS_KIND:
+                return field_u64(f, &m->kind);
+        case HINTS_FLAGS:
+                return field_u64(f, &m->flags);
+        case HINTS_FILE:
+                return field_u64(f, &m->file);
+        case HINTS_RUNS:
+                m->runs = f->data;
+                m->runs_size = f->size;
+                return 0;
+        default: /* of a newer minor version */
+                return 0;
+        }
+}
+
+int bl_wire_decode_hints(const struct bl_wire_frame *f, struct bl_wire_hints *ret)
+{
+        struct bl_wire_hints m = {.scan = BL_UNSET, .kind = BL_UNSET, .file = BL_UNSET};
+        int r = decode(f, BL_WIRE_HINTS, hints_field, &m);
+
+        if (r < 0)
+                return r;
+        if (m.scan == BL_UNSET || m.kind == BL_UNSET)
+                return -EBADMSG;
+        /* how its runs are written is not known here */
+        if (m.kind == 0 || m.kind >= _BL_HINT_MAX)
+                return -EOPNOTSUPP;
+        m.flags = bl_or_zero(m.flags);
+        *ret = m;
+        return 0;
+}
+
+static int get_leb(const uint8_t *data, size_t size, size_t *pos, uint64_t *ret)
+{
+        uint64_t v = 0;
+
+        for (size_t i = 0; i < LEB_MAX && *pos + i < size; i++) {
+                uint8_t byte = data[*pos + i];
+
+                if (i == LEB_MAX - 1 && byte > 1) /* bit 63 is the last */
+                        return -EBADMSG;
+                v |= (uint64_t)(byte & 0x7f) << (7 * i);
+                if (byte & 0x80)
+                        continue;
+                *pos += i + 1;
+                *ret = v;
+                return 0;
+        }
+        return -EBADMSG;
+}
+
+static size_t put_leb(uint8_t *buf, uint64_t v)
+{
+        size_t n = 0;
+
+        for (; v >= 0x80; v >>= 7)
+                buf[n++] = (uint8_t)(v | 0x80);
+        buf[n++] = (uint8_t)v;
+        return n;
+}
+
+int bl_wire_run_next(const struct bl_wire_hints *h, size_t *pos, uint64_t *pfn, struct bl_wire_run *ret)
+{
+        struct bl_wire_run run = {0};
+        uint64_t gap;
+        size_t at = *pos;
+
+        if (at >= h->runs_size)
+                return 0;
+        if (get_leb(h->runs, h->runs_size, &at, &gap) < 0 || get_leb(h->runs, h->runs_size, &at, &run.pages) < 0)
+                return -EBADMSG;
+        if (h->kind == BL_HINT_FILE && get_leb(h->runs, h->runs_size, &at, &run.index) < 0)
+                return -EBADMSG;
+        run.pfn = bl_add_sat(*pfn, gap);
+        if (run.pages == 0 || bl_add_sat(run.pfn, run.pages) > PAGES_MAX ||
+            bl_add_sat(run.index, run.pages) > PAGES_MAX)
+                return -EBADMSG;
+        *pos = at;
+        *pfn = run.pfn + run.pages;
+        *ret = run;
+        return 1;
+}
+
+int bl_wire_run_put(uint64_t kind, const struct bl_wire_run *run, uint64_t *pfn, void *buf, size_t size)
+{
+        uint8_t leb[3 * LEB_MAX];
+        size_t n;
+
+        if (run->pages == 0 || run->pfn < *pfn || bl_add_sat(run->pfn, run->pages) > PAGES_MAX)
+                return -EINVAL;
+        n = put_leb(leb, run->pfn - *pfn);
+        n += put_leb(leb + n, run->pages);
+        if (kind == BL_HINT_FILE) {
+                if (bl_add_sat(run->index, run->pages) > PAGES_MAX)
+                        return -EINVAL;
+                n += put_leb(leb + n, run->index);
+        }
+        if (n > size)
+                return -ENOBUFS;
+        memcpy(buf, leb, n);
+        *pfn = run->pfn + run->pages;
+        return (int)n;
 }
 
 /* --- writing --------------------------------------------------------------- */
@@ -378,12 +634,77 @@ int bl_wire_encode_welcome(const struct bl_wire_welcome *m, void *buf, size_t si
         return bl_wire_end(&w);
 }
 
-int bl_wire_encode_stats(const struct bl_wire_stats *m, void *buf, size_t size)
+/* Those of an array by tag. */
+static int encode_numbers(uint16_t type, const uint64_t *v, size_t n, void *buf, size_t size)
 {
         struct bl_wire_writer w;
 
-        bl_wire_begin(&w, buf, size, BL_WIRE_STATS);
-        for (unsigned tag = 1; tag < _BL_STAT_MAX; tag++)
-                bl_wire_put_u64(&w, (uint16_t)tag, m->v[tag]);
+        bl_wire_begin(&w, buf, size, type);
+        for (size_t tag = 1; tag < n; tag++)
+                bl_wire_put_u64(&w, (uint16_t)tag, v[tag]);
         return bl_wire_end(&w);
+}
+
+int bl_wire_encode_stats(const struct bl_wire_stats *m, void *buf, size_t size)
+{
+        return encode_numbers(BL_WIRE_STATS, m->v, _BL_STAT_MAX, buf, size);
+}
+
+int bl_wire_encode_entitlement(const struct bl_wire_entitlement *m, void *buf, size_t size)
+{
+        return encode_numbers(BL_WIRE_ENTITLEMENT, m->v, _BL_GRANT_MAX, buf, size);
+}
+
+int bl_wire_encode_pressure(const struct bl_wire_pressure *m, void *buf, size_t size)
+{
+        uint64_t v[_PRESSURE_MAX] = {
+                [PRESSURE_STALL] = m->stall,
+                [PRESSURE_WINDOW] = m->window,
+                [PRESSURE_FULL] = m->full,
+        };
+
+        return encode_numbers(BL_WIRE_PRESSURE, v, _PRESSURE_MAX, buf, size);
+}
+
+int bl_wire_encode_request(const struct bl_wire_request *m, void *buf, size_t size)
+{
+        uint64_t v[_REQUEST_MAX] = {
+                [REQUEST_BYTES] = m->bytes,
+                [REQUEST_URGENCY] = m->urgency,
+                [REQUEST_DEADLINE] = m->deadline,
+        };
+
+        return encode_numbers(BL_WIRE_REQUEST, v, _REQUEST_MAX, buf, size);
+}
+
+int bl_wire_encode_hints(const struct bl_wire_hints *m, void *buf, size_t size)
+{
+        struct bl_wire_writer w;
+
+        bl_wire_begin(&w, buf, size, BL_WIRE_HINTS);
+        bl_wire_put_u64(&w, HINTS_SCAN, m->scan);
+        bl_wire_put_u64(&w, HINTS_KIND, m->kind);
+        bl_wire_put_u64(&w, HINTS_FLAGS, m->flags);
+        bl_wire_put_u64(&w, HINTS_FILE, m->file);
+        bl_wire_put(&w, HINTS_RUNS, m->runs, m->runs_size);
+        return bl_wire_end(&w);
+}
+
+int bl_wire_encode_result(const struct bl_wire_result *m, void *buf, size_t size)
+{
+        uint64_t v[_RESULT_MAX] = {
+                [RESULT_ID] = m->id,
+                [RESULT_STATUS] = m->status,
+                [RESULT_BYTES] = m->bytes,
+                [RESULT_TOOK] = m->took,
+        };
+
+        return encode_numbers(BL_WIRE_RESULT, v, _RESULT_MAX, buf, size);
+}
+
+int bl_wire_encode_action(const struct bl_wire_action *m, void *buf, size_t size)
+{
+        uint64_t v[_ACTION_MAX] = {[ACTION_ID] = m->id, [ACTION_KIND] = m->kind, [ACTION_BYTES] = m->bytes};
+
+        return encode_numbers(BL_WIRE_ACTION, v, _ACTION_MAX, buf, size);
 }

@@ -54,6 +54,16 @@
  *      guest   on connection, and on each welcome with ask = 1: hello
  *      host    on each hello: welcome, with the report period
  *      guest   after its hello, once per period: statistics
+ *      guest   when it runs short: statistics, and behind them a request
+ *      guest   when its kernel reports stalls for want of memory: pressure
+ *      host    when what it grants a guest changes, once a second at most:
+ *              entitlement
+ *      host    now and then: an action, one at a time
+ *      guest   on each action: a result, and for ACTION_HINTS before it hints
+ *
+ * Over vsock the host listens on port BL_WIRE_VSOCK_PORT of CID 2, and the
+ * guest connects from a port below 1024, which only its root may use: any other
+ * is closed without a word, or any user of a guest could speak for it.
  *
  * A welcome may come at any time and changes the period.  Before a welcome the
  * period is one second.  A guest keeps it within 100 ms and 60 s.
@@ -68,7 +78,7 @@
 #include <ballast/units.h>
 
 #define BL_WIRE_MAJOR 1
-#define BL_WIRE_MINOR 0
+#define BL_WIRE_MINOR 1
 
 #define BL_WIRE_HEADER    16U
 #define BL_WIRE_FRAME_MAX 4096U
@@ -81,19 +91,31 @@
 /* The name of the virtio-serial port, as in the domain's <target name=.../>. */
 #define BL_WIRE_PORT_NAME "org.ballast.agent.0"
 
-/*
- * The highest bit says who may send it, so that an echo is never obeyed.
- * Kept for later, in this order: guest: 3 pressure, 4 request for memory,
- * 5 hints, 6 result of an action; host: 8002 entitlement, 8003 action.
- */
+/* vsock.  Below 1024 on the host too, so that no user there can take the
+ * daemon's place while it is away (af_vsock.c, LAST_RESERVED_PORT). */
+#define BL_WIRE_VSOCK_PORT      711U
+#define BL_WIRE_VSOCK_PORT_ROOT 1024U /* a guest's agent comes from below this */
+
+/* The highest bit says who may send it, so that an echo is never obeyed. */
 enum bl_wire_type {
         BL_WIRE_HELLO = 0x0001, /* guest: who it is */
         BL_WIRE_STATS = 0x0002, /* guest: statistics */
+        /* from minor version 1 on */
+        BL_WIRE_PRESSURE = 0x0003, /* guest: it stalls for want of memory */
+        BL_WIRE_REQUEST = 0x0004, /* guest: it needs memory */
+        BL_WIRE_HINTS = 0x0005, /* guest: which of its pages the host may take or share */
+        BL_WIRE_RESULT = 0x0006, /* guest: what came of an action */
         BL_WIRE_WELCOME = 0x8001, /* host: reply to hello, and its wishes */
+        BL_WIRE_ENTITLEMENT = 0x8002, /* host: what it grants this guest, and has taken */
+        BL_WIRE_ACTION = 0x8003, /* host: please do this */
 };
 
 /* Feature bits of hello. */
-#define BL_WIRE_FEATURE_PSI (UINT64_C(1) << 0) /* its kernel reports memory pressure */
+#define BL_WIRE_FEATURE_PSI     (UINT64_C(1) << 0) /* its kernel reports memory pressure */
+#define BL_WIRE_FEATURE_REQUEST (UINT64_C(1) << 1) /* it asks for memory when it runs short */
+#define BL_WIRE_FEATURE_HINTS   (UINT64_C(1) << 2) /* it can read /proc/kpageflags */
+#define BL_WIRE_FEATURE_TRIM    (UINT64_C(1) << 3) /* it can give clean cache back gently */
+#define BL_WIRE_FEATURE_COMPACT (UINT64_C(1) << 4) /* it can compact its memory */
 
 /* Texts are NUL-terminated printable ASCII. */
 struct bl_wire_hello {
@@ -150,6 +172,106 @@ struct bl_wire_stats {
         uint64_t v[_BL_STAT_MAX];
 };
 
+/* The guest's PSI trigger fired.  Statistics of the moment go before it. */
+struct bl_wire_pressure {
+        uint64_t stall; /* tag 1, must be there: usec of stall in the window, at least */
+        uint64_t window; /* tag 2, usec; absent: BL_UNSET */
+        uint64_t full; /* tag 3, 1: nothing else ran meanwhile (PSI "full"); absent: 0 */
+};
+
+/* How pressing a request is. */
+enum bl_wire_urgency {
+        BL_URGENCY_SOON = 0, /* it will run short if it goes on so */
+        BL_URGENCY_NOW = 1, /* it is short */
+        BL_URGENCY_STOP = 2, /* its OOM killer is near: take nothing more, and give */
+        _BL_URGENCY_MAX,
+};
+
+/* The guest needs more than its balloon leaves it.  The statistics that go
+ * before it say how it stands; a request that is not repeated is forgotten
+ * after BL_WIRE_REQUEST_LIFE. */
+#define BL_WIRE_REQUEST_LIFE (3 * BL_SEC)
+struct bl_wire_request {
+        uint64_t bytes; /* tag 1, must be there: so much more than it has now */
+        uint64_t urgency; /* tag 2, enum bl_wire_urgency; larger: the most urgent; absent: NOW */
+        uint64_t deadline; /* tag 3, usec until it will have nothing left, as it reckons; absent: BL_UNSET */
+};
+
+/* Hints.  PFNs are the guest's page frame numbers of 4 KiB.  All is true of the
+ * moment only, and what is taken or merged has to be compared first. */
+enum bl_wire_hint_kind {
+        BL_HINT_FREE = 1, /* free pages */
+        BL_HINT_INACTIVE_FILE = 2, /* clean page cache on the inactive list */
+        BL_HINT_FILE = 3, /* clean page cache of the file `file` */
+        _BL_HINT_MAX,
+};
+#define BL_HINTS_LAST UINT64_C(1) /* flags: of this scan nothing more comes */
+#define BL_HINTS_CUT  UINT64_C(2) /* there was more than may be sent */
+
+struct bl_wire_hints {
+        uint64_t scan; /* tag 1, must be there: counts scans */
+        uint64_t kind; /* tag 2, must be there */
+        uint64_t flags; /* tag 3; absent: 0 */
+        uint64_t file; /* tag 4: FNV-1a 64 of path, NUL, size and mtime in ns as decimal texts, NUL after
+                        * each: the same file in guests of one image; absent: BL_UNSET */
+        const uint8_t *runs; /* tag 5: LEB128 numbers, see bl_wire_run_next; in the frame's body */
+        size_t runs_size;
+};
+
+/* What a result says. */
+enum bl_wire_status {
+        BL_RESULT_DONE = 0,
+        BL_RESULT_PARTLY = 1,
+        BL_RESULT_UNKNOWN = 2, /* this agent or kernel cannot do that */
+        BL_RESULT_BUSY = 3, /* another one is under way, or it came too soon after the last */
+        BL_RESULT_FAILED = 4,
+        _BL_RESULT_MAX,
+};
+
+struct bl_wire_result {
+        uint64_t id; /* tag 1, must be there: of the action */
+        uint64_t status; /* tag 2, must be there */
+        uint64_t bytes; /* tag 3: so much was given back or hinted; absent: BL_UNSET */
+        uint64_t took; /* tag 4, usec; absent: BL_UNSET */
+};
+
+/* What the host grants the guest, and what it holds of it: for the guest's
+ * administrator (ballast-agent status), as VMware's Guest SDK gives it.  All
+ * are numbers, bytes unless said; absent: BL_UNSET, not known. */
+enum bl_wire_grant {
+        BL_GRANT_MAX = 1, /* configured: the largest its balloon allows */
+        BL_GRANT_LIMIT = 2,
+        BL_GRANT_RESERVATION = 3,
+        BL_GRANT_SHARES = 4, /* a count */
+        BL_GRANT_TARGET = 5, /* what its balloon is told to leave it */
+        BL_GRANT_ACTUAL = 6, /* what its balloon leaves it */
+        BL_GRANT_RESIDENT = 7, /* host memory behind it */
+        BL_GRANT_COMPRESSED = 8, /* of it in the host's compressed store */
+        BL_GRANT_SHARED = 9, /* of it shared with other guests */
+        BL_GRANT_SWAPPED = 10, /* of it swapped out by the host's kernel */
+        BL_GRANT_STATE = 11, /* of the host: 0 high, 1 clear, 2 soft, 3 hard, 4 low */
+        BL_GRANT_MANAGED = 12, /* 1: Ballast moves its balloon */
+        _BL_GRANT_MAX,
+};
+struct bl_wire_entitlement {
+        uint64_t v[_BL_GRANT_MAX]; /* indexed by tag; [0] is never used */
+};
+
+/* The short list of what a host may ask of a guest.  None of them can harm it. */
+enum bl_wire_action_kind {
+        BL_ACTION_PING = 1, /* answer; tells the round trip */
+        BL_ACTION_TRIM = 2, /* give up to `bytes` of clean cache back, gently (memory.reclaim), never by drop_caches */
+        BL_ACTION_COMPACT = 3, /* compact, so that an inflation returns whole huge pages */
+        BL_ACTION_HINTS = 4, /* send hints, of up to `bytes` bytes of messages */
+        _BL_ACTION_MAX,
+};
+
+struct bl_wire_action {
+        uint64_t id; /* tag 1, must be there: comes back in the result */
+        uint64_t kind; /* tag 2, must be there */
+        uint64_t bytes; /* tag 3; absent: BL_UNSET */
+};
+
 /* --- reading --------------------------------------------------------------- */
 
 /* One whole frame; the body lies in the reader's buffer. */
@@ -191,6 +313,31 @@ int bl_wire_field_next(const struct bl_wire_frame *f, size_t *pos, struct bl_wir
 int bl_wire_decode_hello(const struct bl_wire_frame *f, struct bl_wire_hello *ret);
 int bl_wire_decode_welcome(const struct bl_wire_frame *f, struct bl_wire_welcome *ret);
 int bl_wire_decode_stats(const struct bl_wire_frame *f, struct bl_wire_stats *ret);
+int bl_wire_decode_pressure(const struct bl_wire_frame *f, struct bl_wire_pressure *ret);
+int bl_wire_decode_request(const struct bl_wire_frame *f, struct bl_wire_request *ret);
+/* `ret->runs` points into the frame's body.  -EOPNOTSUPP: of a kind that is not
+ * known here (of a newer minor version), so that its runs cannot be read. */
+int bl_wire_decode_hints(const struct bl_wire_frame *f, struct bl_wire_hints *ret);
+int bl_wire_decode_result(const struct bl_wire_frame *f, struct bl_wire_result *ret);
+int bl_wire_decode_entitlement(const struct bl_wire_frame *f, struct bl_wire_entitlement *ret);
+int bl_wire_decode_action(const struct bl_wire_frame *f, struct bl_wire_action *ret);
+
+/*
+ * One run of pages in a hint.  In the message each is a few unsigned LEB128
+ * numbers of at most 10 bytes: the gap to the end of the run before (from 0),
+ * the number of pages, and for BL_HINT_FILE the page in the file of the first.
+ */
+struct bl_wire_run {
+        uint64_t pfn;
+        uint64_t pages; /* at least 1 */
+        uint64_t index; /* page in the file; 0 but for BL_HINT_FILE */
+};
+/* `*pos` and `*pfn` start at 0.  1: a run; 0: end; -EBADMSG: cut short, 0 pages, or past 2^52 pages (the rest is
+ * worth nothing). */
+int bl_wire_run_next(const struct bl_wire_hints *h, size_t *pos, uint64_t *pfn, struct bl_wire_run *ret);
+/* Appends a run to `buf`; `*pfn` is the end of the run before and becomes the end of this.  Bytes written, or
+ * -ENOBUFS with nothing changed; -EINVAL: 0 pages, before `*pfn`, or past 2^52 pages. */
+int bl_wire_run_put(uint64_t kind, const struct bl_wire_run *run, uint64_t *pfn, void *buf, size_t size);
 
 /* --- writing --------------------------------------------------------------- */
 
@@ -213,9 +360,16 @@ int bl_wire_end(struct bl_wire_writer *w);
 int bl_wire_encode_hello(const struct bl_wire_hello *m, void *buf, size_t size);
 int bl_wire_encode_welcome(const struct bl_wire_welcome *m, void *buf, size_t size);
 int bl_wire_encode_stats(const struct bl_wire_stats *m, void *buf, size_t size);
+int bl_wire_encode_pressure(const struct bl_wire_pressure *m, void *buf, size_t size);
+int bl_wire_encode_request(const struct bl_wire_request *m, void *buf, size_t size);
+int bl_wire_encode_hints(const struct bl_wire_hints *m, void *buf, size_t size);
+int bl_wire_encode_result(const struct bl_wire_result *m, void *buf, size_t size);
+int bl_wire_encode_entitlement(const struct bl_wire_entitlement *m, void *buf, size_t size);
+int bl_wire_encode_action(const struct bl_wire_action *m, void *buf, size_t size);
 
 /* All BL_UNSET. */
 void bl_wire_stats_init(struct bl_wire_stats *ret);
+void bl_wire_entitlement_init(struct bl_wire_entitlement *ret);
 
 uint32_t bl_wire_crc(const void *data, size_t size);
 

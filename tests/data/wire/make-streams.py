@@ -11,7 +11,8 @@ import os
 import struct
 import sys
 
-HELLO, STATS, WELCOME = 1, 2, 0x8001
+HELLO, STATS, PRESSURE, REQUEST, HINTS, RESULT = 1, 2, 3, 4, 5, 6
+WELCOME, ENTITLEMENT, ACTION = 0x8001, 0x8002, 0x8003
 MIB = 1 << 20
 
 
@@ -32,6 +33,23 @@ def frame(kind, *fields):
 
 def num(v):
     return struct.pack("<Q", v)
+
+
+def leb(*values):
+    out = bytearray()
+    for v in values:
+        while v > 127:
+            out.append(v & 127 | 128)
+            v >>= 7
+        out.append(v)
+    return bytes(out)
+
+
+def file_id(path, size, mtime):
+    h = 0xCBF29CE484222325
+    for byte in b"".join(part.encode() + b"\0" for part in (path, str(size), str(mtime))):
+        h = (h ^ byte) * 0x100000001B3 % (1 << 64)
+    return h
 
 
 BOOT = bytes.fromhex("6f1b2c3d4e5f4a6b8c7d9e0f1a2b3c4d")
@@ -61,6 +79,62 @@ def streams():
     yield "host-1.0", "the host: asks, welcomes, changes the period", [
         frame(WELCOME, (1, num(1)), (2, num(0)), (3, num(1_000_000)), (4, num(1))),
         frame(WELCOME, (1, num(1)), (2, num(0)), (3, num(250_000)), (4, num(0)))]
+
+    yield from streams_1_1()
+    yield from streams_1_9()
+
+
+def streams_1_1():
+    """The first minor version with more than statistics."""
+    hello = frame(HELLO, (1, num(1)), (2, num(1)), (3, num(0x1F)), (4, BOOT), (5, b"0.2.0"), (6, b"6.1.0-49-amd64"))
+    values = {1: 40, 2: 98_765_432, 3: 1024 * MIB, 4: 96 * MIB, 5: 24 * MIB, 6: 2 * MIB, 7: 80 * MIB, 8: MIB,
+              9: 30 * MIB, 10: 0, 11: 0, 12: 0, 13: 3 * MIB, 14: 3 * MIB, 15: 64 * MIB, 16: 0, 17: 0, 18: 321,
+              19: 0, 20: 640 * MIB, 21: 128 * MIB, 22: 150_000, 23: 20_000}
+    stats = frame(STATS, *((tag, num(v)) for tag, v in values.items()))
+    free = leb(4096, 512, 0, 1, 300_000, 200)
+    libc = file_id("/usr/lib/x86_64-linux-gnu/libc.so.6", 1_922_136, 1_719_000_000_123_456_789)
+    yield "agent-1.1", "asks for memory, says that it stalls, hints, answers an action", [
+        hello, stats, frame(REQUEST, (1, num(256 * MIB)), (2, num(1)), (3, num(400_000))),
+        frame(PRESSURE, (1, num(70_000)), (2, num(1_000_000)), (3, num(0))),
+        frame(HINTS, (1, num(3)), (2, num(1)), (5, free)),
+        frame(HINTS, (1, num(3)), (2, num(2)), (3, num(2)), (5, leb(1 << 20, 7))),
+        frame(HINTS, (1, num(3)), (2, num(3)), (3, num(1)), (4, num(libc)), (5, leb(70_000, 30, 0, 10, 2, 400))),
+        frame(RESULT, (1, num(1)), (2, num(1)), (3, num(48 * MIB)), (4, num(12_345)))]
+
+    grants = (2048 * MIB, 1536 * MIB, 256 * MIB, 1000, 1024 * MIB, 1040 * MIB, 900 * MIB, 10 * MIB, 20 * MIB,
+              30 * MIB, 2, 1)
+    yield "host-1.1", "the host: welcome, what it grants, one action of each kind", [
+        frame(WELCOME, (1, num(1)), (2, num(1)), (3, num(1_000_000)), (4, num(1))),
+        frame(WELCOME, (1, num(1)), (2, num(1)), (3, num(1_000_000)), (4, num(0))),
+        frame(ENTITLEMENT, *((tag, num(v)) for tag, v in enumerate(grants, 1))),
+        frame(ACTION, (1, num(1)), (2, num(1))),
+        frame(ACTION, (1, num(2)), (2, num(2)), (3, num(64 * MIB))),
+        frame(ACTION, (1, num(3)), (2, num(3))),
+        frame(ACTION, (1, num(4)), (2, num(4)), (3, num(65_536)))]
+
+
+def streams_1_9():
+    """An imagined later minor version: all that one may add is added."""
+    def longer(v):
+        return num(v) + b"and more"
+
+    hello = frame(HELLO, (7, b"tag of 1.9"), (1, longer(1)), (2, longer(9)), (3, num(0xFFFF)), (4, BOOT + b"more"),
+                  (5, b"4.0 (1.9)"), (6, b"10.2.0"))
+    yield "agent-1.9", "an imagined newer minor version: types, tags, values, kinds and figures that are not known", [
+        hello, frame(STATS, (1, num(5)), (3, longer(8192 * MIB)), (4, num(64 * MIB)), (24, num(1)), (900, b"")),
+        frame(REQUEST, (4, b"node 1"), (1, longer(512 * MIB)), (2, num(7))),
+        frame(7, (1, num(1))), frame(0x7123),
+        frame(PRESSURE, (1, longer(500_000)), (4, num(99)), (3, num(1))),
+        frame(HINTS, (1, num(1)), (2, num(9)), (5, b"\xff" * 11)),
+        frame(HINTS, (6, num(4)), (1, longer(1)), (2, longer(1)), (3, num(0x81)), (5, leb(16, 16))),
+        frame(RESULT, (1, longer(1)), (2, num(42)), (5, b"why"))]
+
+    yield "host-1.9", "the host in an imagined newer minor version", [
+        frame(WELCOME, (1, longer(1)), (2, num(9)), (3, longer(2_000_000)), (4, num(1)), (5, b"tag of 1.9")),
+        frame(0x8004, (1, num(1))),
+        frame(ENTITLEMENT, (1, longer(2048 * MIB)), (5, num(1024 * MIB)), (13, num(7)), (40, b"short"), (11, num(9))),
+        frame(ACTION, (1, num(1)), (2, num(77)), (3, num(1)), (4, b"tag of 1.9")),
+        frame(ACTION, (4, num(0)), (1, longer(2)), (2, longer(1)))]
 
 
 def main():
