@@ -52,7 +52,10 @@ policy_src := $(wildcard policy/*.c)
 # the wire code is all that the agent shares with the daemon
 wire_src := daemon/channel/wire.c
 ctl_src := $(wildcard daemon/ctl/*.c)
-daemon_src := $(filter-out daemon/main.c $(ctl_src),$(wildcard daemon/*.c daemon/*/*.c))
+# the vsock backend is a program of its own; its parts are in the library for the tests
+vsock_main := daemon/vsock/main.c
+vsock_src := $(filter-out $(vsock_main),$(wildcard daemon/vsock/*.c))
+daemon_src := $(filter-out daemon/main.c $(vsock_main) $(ctl_src),$(wildcard daemon/*.c daemon/*/*.c))
 agent_src := $(filter-out guestagent/main.c,$(wildcard guestagent/*.c))
 unit_src := $(wildcard tests/unit/test-*.c)
 sim_src := $(wildcard tests/sim/sim-*.c)
@@ -65,6 +68,8 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 policy_obj := $(call obj,$(policy_src))
 daemon_obj := $(call obj,$(daemon_src))
 ctl_obj := $(call obj,$(ctl_src))
+# what is fuzzed needs nothing else
+fuzzed_src = $(wire_src) $(filter-out daemon/vsock/worker.c daemon/vsock/supervisor.c daemon/vsock/control.c,$(vsock_src))
 # the agent is built on its own, with few flags in common: it is static and small
 agent_obj := $(patsubst %.c,$(BUILD)/agent/%.o,$(agent_src) $(wire_src))
 agent_main := $(BUILD)/agent/guestagent/main.o
@@ -76,11 +81,11 @@ fuzz_bin := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(fuzz_src))
 fake_bin := $(BUILD)/tests/cli/fake-ballastd
 man_out := $(addprefix $(BUILD)/man/,$(notdir $(man_src:.scd=)))
 
-programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(if $(SANITIZE),,$(BUILD)/ballast-agent)
+programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(BUILD)/ballast-vsock $(if $(SANITIZE),,$(BUILD)/ballast-agent)
 
 .DEFAULT_GOAL := all
 .PHONY: all tests man check test demo lint format install uninstall clean help deps \
-        bench-react bench-scale fuzz-long check-sanitize valgrind
+        bench-react bench-scale bench-channel fuzz-long check-sanitize valgrind
 .DELETE_ON_ERROR:
 .SUFFIXES:
 # objects of tests are kept: a second make has nothing to do
@@ -136,6 +141,9 @@ $(BUILD)/ballastd: $(BUILD)/obj/daemon/main.o $(BUILD)/libballastd.a $(BUILD)/li
 $(BUILD)/ballastctl: $(BUILD)/obj/daemon/ctl/main.o $(BUILD)/libballastctl.a $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
 	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(CTL_LIBS) $(DAEMON_LIBS)
 
+$(BUILD)/ballast-vsock: $(BUILD)/obj/$(vsock_main:.c=.o) $(BUILD)/libballastd.a
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(DAEMON_LIBS)
+
 $(BUILD)/ballast-agent: $(agent_main) $(agent_obj)
 	$(call say,LD)$(CC) -static -Wl,--gc-sections $(LDFLAGS) -o $@ $^
 
@@ -157,10 +165,10 @@ $(BUILD)/tests/cli/%: $(BUILD)/obj/tests/cli/%.o $(BUILD)/libballastd.a $(BUILD)
 	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS)
 
 # libFuzzer under ASan and UBSan; sources are compiled again with its instrumentation
-$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(wire_src) $(wildcard include/ballast/*.h daemon/channel/*.h)
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(fuzzed_src) $(wildcard include/ballast/*.h daemon/channel/*.h daemon/vsock/*.h)
 	@mkdir -p $(@D)
 	$(call say,FUZZ)clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	  $(BASE_CPPFLAGS) -I. $(WARN) -o $@ $< $(wire_src)
+	  $(BASE_CPPFLAGS) -I. $(WARN) -o $@ $< $(fuzzed_src)
 
 $(BUILD)/man/%: ; $(error no man page source for $@)
 define man_rule
@@ -238,6 +246,8 @@ bench-react: $(programs) $(BUILD)/tests/bench/bench-observe
 bench-scale: $(BUILD)/tests/bench/bench-scale
 	@mkdir -p $(BUILD)/bench
 	$< $(BUILD)/bench/scale.json
+bench-channel: $(programs) $(BUILD)/tests/bench/bench-observe $(BUILD)/tests/bench/bench-channel
+	@BUILD=$(BUILD) tests/bench/bench-channel.sh
 fuzz-long: $(fuzz_bin)
 	@BUILD=$(BUILD) tests/fuzz/long.sh
 
@@ -250,6 +260,7 @@ endef
 
 install: all
 	$(INSTALL) -D -m 755 $(BUILD)/ballastd $(DESTDIR)$(sbindir)/ballastd
+	$(INSTALL) -D -m 755 $(BUILD)/ballast-vsock $(DESTDIR)$(sbindir)/ballast-vsock
 	$(INSTALL) -D -m 755 $(BUILD)/ballast-agent $(DESTDIR)$(sbindir)/ballast-agent
 	$(INSTALL) -D -m 755 $(BUILD)/ballastctl $(DESTDIR)$(bindir)/ballastctl
 	$(INSTALL) -D -m 644 systemd/ballast.conf $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
@@ -259,6 +270,7 @@ install: all
 	  echo "your ballast.conf was kept; the shipped one is beside it as ballast.conf.new"; \
 	else mv $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new $(DESTDIR)$(sysconfdir)/ballast/ballast.conf; fi
 	$(call subst_paths,systemd/ballastd.service,$(unitdir))
+	$(call subst_paths,systemd/ballast-vsock.service,$(unitdir))
 	$(call subst_paths,systemd/ballast-agent.service,$(unitdir))
 	$(INSTALL) -D -m 644 systemd/org.ballast1.conf $(DESTDIR)$(dbusconfdir)/org.ballast1.conf
 	$(call subst_paths,systemd/org.ballast1.service,$(dbusdir)/system-services)
@@ -267,8 +279,8 @@ install: all
 
 # the administrator's ballast.conf stays
 uninstall:
-	rm -f $(DESTDIR)$(sbindir)/ballastd $(DESTDIR)$(sbindir)/ballast-agent $(DESTDIR)$(bindir)/ballastctl \
-	  $(DESTDIR)$(unitdir)/ballastd.service $(DESTDIR)$(unitdir)/ballast-agent.service \
+	rm -f $(DESTDIR)$(sbindir)/ballastd $(DESTDIR)$(sbindir)/ballast-vsock $(DESTDIR)$(sbindir)/ballast-agent $(DESTDIR)$(bindir)/ballastctl \
+	  $(DESTDIR)$(unitdir)/ballastd.service $(DESTDIR)$(unitdir)/ballast-vsock.service $(DESTDIR)$(unitdir)/ballast-agent.service \
 	  $(DESTDIR)$(dbusconfdir)/org.ballast1.conf $(DESTDIR)$(dbusdir)/system-services/org.ballast1.service \
 	  $(DESTDIR)$(completiondir)/ballastctl $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
 	for m in $(notdir $(man_out)); do rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$$m; done
@@ -280,7 +292,7 @@ help:
 	@echo 'make check       the fast tests, no guests'
 	@echo 'make lint        clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make check-sanitize   the fast tests under ASan+UBSan and TSan'
-	@echo 'make bench-react, bench-scale   figures, as JSON in build/bench/'
+	@echo 'make bench-react, bench-scale, bench-channel   figures, as JSON in build/bench/'
 	@echo 'make install DESTDIR= prefix=   and uninstall'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
