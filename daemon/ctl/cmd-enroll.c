@@ -6,6 +6,7 @@
 #include <libvirt/virterror.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/control.h"
 #include "daemon/ctl/ctl.h"
@@ -60,17 +61,53 @@ static enum ctl_exit find_domain(virConnectPtr conn, const char *vm, virDomainPt
         return CTL_OK;
 }
 
-static int change_xml(const struct ctl *c, const char *xml, char **ret_new, char **ret_message)
-{
-        const struct bl_enroll_options o = {
-                .no_autodeflate = ctl_value(c, "no-autodeflate") != NULL,
-                .no_free_page_reporting = ctl_value(c, "no-free-page-reporting") != NULL,
-                .no_channel = ctl_value(c, "no-channel") != NULL,
-        };
+#define VHOST_VSOCK "/dev/vhost-vsock"
 
+static const struct {
+        const char *name;
+        enum bl_enroll_channel channel;
+} channels[] = {
+        {"virtio-serial", BL_ENROLL_VIRTIO_SERIAL},
+        {"vsock", BL_ENROLL_VHOST_VSOCK},
+        {"vhost-user-vsock", BL_ENROLL_VHOST_USER_VSOCK},
+};
+
+/* The channel that was asked for.  CTL_OK, or what is wrong, said. */
+static enum ctl_exit choose_channel(const struct ctl *c, struct bl_enroll_options *o)
+{
+        const char *name = ctl_value(c, "channel");
+        bool vsock = access(VHOST_VSOCK, F_OK) == 0;
+
+        o->channel = vsock ? BL_ENROLL_VHOST_VSOCK : BL_ENROLL_VIRTIO_SERIAL;
+        if (!name || strcmp(name, "auto") == 0)
+                return CTL_OK;
+        for (size_t i = 0; i < sizeof(channels) / sizeof(channels[0]); i++)
+                if (strcmp(channels[i].name, name) == 0) {
+                        o->channel = channels[i].channel;
+                        o->chosen = true;
+                }
+        if (!o->chosen)
+                return ctl_usage(c,
+                                 "there is no channel '%s': there are auto, vsock, virtio-serial and "
+                                 "vhost-user-vsock",
+                                 name);
+        if (ctl_value(c, "no-channel") || ctl_value(c, "remove"))
+                return ctl_usage(c, "--channel does not go with --no-channel or --remove");
+        if (o->channel == BL_ENROLL_VHOST_VSOCK && !vsock) {
+                ctl_error("this host has no " VHOST_VSOCK ", so that %s could not start: 'modprobe vhost_vsock', or "
+                          "choose another channel",
+                          c->args[0]);
+                return CTL_REFUSED;
+        }
+        return CTL_OK;
+}
+
+static int change_xml(const struct ctl *c, const struct bl_enroll_options *o, const char *xml, char **ret_new,
+                      char **ret_message)
+{
         if (ctl_value(c, "remove"))
                 return bl_unenroll_xml(xml, ret_new, ret_message);
-        return bl_enroll_xml(xml, &o, ret_new, ret_message);
+        return bl_enroll_xml(xml, o, ret_new, ret_message);
 }
 
 static void print_diff(const struct ctl *c, const char *diff)
@@ -93,6 +130,7 @@ static void print_diff(const struct ctl *c, const char *diff)
 /* What came of it: `diff` NULL when there is nothing to change. */
 static void report(const struct ctl *c, const char *diff, const char *message, bool written)
 {
+        const char *channel = ctl_value(c, "channel");
         json_t *d;
 
         if (c->json) {
@@ -114,8 +152,8 @@ static void report(const struct ctl *c, const char *diff, const char *message, b
         if (written)
                 printf("\nWritten; it takes effect when %s is next started.\n", c->args[0]);
         else
-                printf("\nNot written; 'ballastctl enroll %s --write%s' does that.\n", c->args[0],
-                       ctl_value(c, "remove") ? " --remove" : "");
+                printf("\nNot written; 'ballastctl enroll %s --write%s%s%s' does that.\n", c->args[0],
+                       ctl_value(c, "remove") ? " --remove" : "", channel ? " --channel " : "", channel ? channel : "");
 }
 
 /* libxml writes attributes in double quotes, libvirt in single ones.  Values
@@ -167,8 +205,8 @@ static int make_diff(const char *name, const char *xml, const char *changed, cha
 #define WRITTEN (VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE)
 
 /* 1: changed, 0: nothing to change; negative: said, with the exit code in `ret_exit`. */
-static int prepare(const struct ctl *c, virDomainPtr d, unsigned int flags, char **ret_xml, char **ret_changed,
-                   char **ret_message, enum ctl_exit *ret_exit)
+static int prepare(const struct ctl *c, const struct bl_enroll_options *o, virDomainPtr d, unsigned int flags,
+                   char **ret_xml, char **ret_changed, char **ret_message, enum ctl_exit *ret_exit)
 {
         _cleanup_free_ char *xml = NULL, *message = NULL;
         int r;
@@ -179,7 +217,7 @@ static int prepare(const struct ctl *c, virDomainPtr d, unsigned int flags, char
                 (void)say_libvirt("cannot read the XML of", c->args[0]);
                 return -EIO;
         }
-        r = change_xml(c, xml, ret_changed, &message);
+        r = change_xml(c, o, xml, ret_changed, &message);
         if (r == -EOPNOTSUPP) {
                 ctl_error("%s cannot be enrolled: %s", c->args[0], message ? message : "it is no QEMU domain");
                 *ret_exit = CTL_REFUSED;
@@ -194,14 +232,15 @@ static int prepare(const struct ctl *c, virDomainPtr d, unsigned int flags, char
 
 /* From what it is now, with its secrets (a VNC password), which would be lost
  * by writing it back without. */
-static enum ctl_exit write_xml(const struct ctl *c, virConnectPtr conn, virDomainPtr d)
+static enum ctl_exit write_xml(const struct ctl *c, const struct bl_enroll_options *o, virConnectPtr conn,
+                               virDomainPtr d)
 {
         _cleanup_free_ char *xml = NULL, *changed = NULL, *message = NULL;
         virDomainPtr defined;
         enum ctl_exit x;
         int r;
 
-        r = prepare(c, d, WRITTEN, &xml, &changed, &message, &x);
+        r = prepare(c, o, d, WRITTEN, &xml, &changed, &message, &x);
         if (r < 0)
                 return x;
         if (r == 0)
@@ -213,14 +252,14 @@ static enum ctl_exit write_xml(const struct ctl *c, virConnectPtr conn, virDomai
         return CTL_OK;
 }
 
-static enum ctl_exit enroll(const struct ctl *c, virConnectPtr conn, virDomainPtr d)
+static enum ctl_exit enroll(const struct ctl *c, const struct bl_enroll_options *o, virConnectPtr conn, virDomainPtr d)
 {
         _cleanup_free_ char *xml = NULL, *changed = NULL, *message = NULL, *diff = NULL;
         bool write = ctl_value(c, "write") != NULL;
         enum ctl_exit x;
         int r;
 
-        r = prepare(c, d, SHOWN, &xml, &changed, &message, &x);
+        r = prepare(c, o, d, SHOWN, &xml, &changed, &message, &x);
         if (r < 0)
                 return x;
         if (r > 0) {
@@ -230,7 +269,7 @@ static enum ctl_exit enroll(const struct ctl *c, virConnectPtr conn, virDomainPt
                         return CTL_FAILED;
                 }
         }
-        x = diff && write ? write_xml(c, conn, d) : CTL_OK;
+        x = diff && write ? write_xml(c, o, conn, d) : CTL_OK;
         if (x == CTL_OK)
                 report(c, diff, message, diff && write);
         return x;
@@ -241,8 +280,16 @@ enum ctl_exit ctl_cmd_enroll(struct ctl *c)
         _cleanup_(unref_conn) virConnectPtr conn = NULL;
         _cleanup_(unref_domain) virDomainPtr d = NULL;
         const char *uri = ctl_value(c, "connect");
+        struct bl_enroll_options o = {
+                .no_autodeflate = ctl_value(c, "no-autodeflate") != NULL,
+                .no_free_page_reporting = ctl_value(c, "no-free-page-reporting") != NULL,
+                .no_channel = ctl_value(c, "no-channel") != NULL,
+        };
         enum ctl_exit x;
 
+        x = choose_channel(c, &o);
+        if (x != CTL_OK)
+                return x;
         virSetErrorFunc(NULL, be_quiet);
         uri = uri ? uri : URI_DEFAULT;
         conn = ctl_value(c, "write") ? virConnectOpen(uri) : virConnectOpenReadOnly(uri);
@@ -252,5 +299,5 @@ enum ctl_exit ctl_cmd_enroll(struct ctl *c)
                 return CTL_UNREACHABLE;
         }
         x = find_domain(conn, c->args[0], &d);
-        return x == CTL_OK ? enroll(c, conn, d) : x;
+        return x == CTL_OK ? enroll(c, &o, conn, d) : x;
 }

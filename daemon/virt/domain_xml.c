@@ -94,15 +94,27 @@ static void parse_hostdevs(const xmlNode *devices, struct bl_domain_info *i)
                                bl_xml_attr_is(bl_xml_child(n, "actual"), "type", "hostdev");
 }
 
+/* As libvirt 9.0 chooses the backend (qemuBuildMemoryBackendProps): only with none of
+ * these it is memory-backend-ram.  A given access mode makes it a file. */
+bool bl_backing_has_fd(const xmlNode *backing)
+{
+        const xmlNode *source = bl_xml_child(backing, "source");
+
+        return bl_xml_attr_is(source, "type", "memfd") || bl_xml_attr_is(source, "type", "file") ||
+               bl_xml_child(backing, "access") || bl_xml_child(backing, "hugepages");
+}
+
 static void parse_backing(const xmlNode *domain, struct bl_domain_info *i)
 {
         const xmlNode *backing = bl_xml_child(domain, "memoryBacking");
-        const xmlNode *source = bl_xml_child(backing, "source");
+        const xmlNode *source = bl_xml_child(backing, "source"), *access = bl_xml_child(backing, "access");
+        bool memfd = bl_xml_attr_is(source, "type", "memfd");
 
         i->hugepages = bl_xml_child(backing, "hugepages") != NULL;
         i->locked = bl_xml_child(backing, "locked") != NULL;
-        i->memfd = bl_xml_attr_is(source, "type", "memfd") || bl_xml_attr_is(source, "type", "file");
-        i->shared = bl_xml_attr_is(bl_xml_child(backing, "access"), "mode", "shared");
+        i->memfd = memfd || bl_xml_attr_is(source, "type", "file");
+        i->shared = access ? bl_xml_attr_is(access, "mode", "shared") : memfd;
+        i->memory_fd = bl_backing_has_fd(backing);
         i->confidential = bl_xml_child(domain, "launchSecurity") != NULL;
 }
 

@@ -32,7 +32,8 @@ struct bl_domain_info {
         bool locked;
         bool confidential; /* launchSecurity */
         bool memfd; /* memoryBacking source memfd or file: not anonymous memory */
-        bool shared; /* access mode shared */
+        bool shared; /* access mode shared, which is a memfd's default */
+        bool memory_fd; /* its memory has a descriptor, so that a vhost-user backend can be plugged in */
 
         char *agent_path; /* host side of the channel org.ballast.agent.0, or NULL */
         char *agent_state; /* "connected", "disconnected" or NULL */
@@ -52,6 +53,9 @@ struct bl_domain_info *bl_domain_info_clear(struct bl_domain_info *i);
 
 /* Can its balloon free host memory, ever? */
 enum bl_no_reclaim bl_domain_info_no_reclaim(const struct bl_domain_info *i);
+
+/* Does QEMU give a descriptor to the memory of a domain with this <memoryBacking> (NULL: none)? */
+bool bl_backing_has_fd(const xmlNode *backing);
 
 /* Bytes of an XML size: number text and unit attribute (NULL: KiB, libvirt's
  * default).  -EINVAL, -ERANGE. */

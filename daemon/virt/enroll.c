@@ -2,8 +2,6 @@
 #include "daemon/virt/enroll.h"
 
 #include <errno.h>
-#include <libxml/parser.h>
-#include <libxml/xmlsave.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,79 +9,38 @@
 #include <ballast/cleanup.h>
 
 #include "daemon/virt/domain_xml.h"
+#include "daemon/virt/enroll_channel.h"
+#include "daemon/virt/xml_edit.h"
 #include "daemon/virt/xml_util.h"
-
-/* --- nodes with the document's own indentation ------------------------------- */
-
-/* The blanks before a node (a text node), or NULL. */
-static xmlNode *blanks_before(const xmlNode *n)
-{
-        xmlNode *t = n ? n->prev : NULL;
-
-        return t && t->type == XML_TEXT_NODE && xmlIsBlankNode(t) ? t : NULL;
-}
-
-/* Adds `child` as last element of `parent`, indented like its siblings. */
-static int append_element(xmlNode *parent, xmlNode *child)
-{
-        const xmlNode *sibling = bl_xml_child(parent, NULL), *indent = blanks_before(sibling);
-        xmlNode *last = parent->last, *blank;
-
-        if (!indent)
-                return xmlAddChild(parent, child) ? 0 : -ENOMEM;
-        blank = xmlNewDocText(parent->doc, indent->content);
-        if (!blank)
-                return -ENOMEM;
-        /* the blanks before the closing tag stay last */
-        if (last->type == XML_TEXT_NODE && xmlIsBlankNode(last)) {
-                if (!xmlAddPrevSibling(last, child))
-                        return -ENOMEM;
-                /* not a neighbour of `last` now, so the texts are not merged */
-                return xmlAddPrevSibling(child, blank) ? 0 : -ENOMEM;
-        }
-        if (!xmlAddChild(parent, child))
-                return -ENOMEM;
-        return xmlAddPrevSibling(child, blank) ? 0 : -ENOMEM;
-}
-
-/* A child inside a new element, on a line of its own. */
-static xmlNode *new_child(xmlNode *parent, const char *name)
-{
-        return xmlNewChild(parent, NULL, (const xmlChar *)name, NULL);
-}
-
-static int set_attr(xmlNode *n, const char *name, const char *value)
-{
-        return xmlSetProp(n, (const xmlChar *)name, (const xmlChar *)value) ? 0 : -ENOMEM;
-}
 
 /* --- what can be enrolled ----------------------------------------------------- */
 
 /* 1 changed, 0 was so already, negative errno. */
-typedef int (*change_fn)(xmlNode *devices);
+typedef int (*change_fn)(const struct bl_enroll_target *t);
 
-static xmlNode *find_balloon(xmlNode *devices)
+static xmlNode *find_balloon(const xmlNode *devices)
 {
         return bl_xml_child(devices, "memballoon");
 }
 
-static int change_balloon_device(xmlNode *devices)
+static int change_balloon_device(const struct bl_enroll_target *t)
 {
-        xmlNode *b = find_balloon(devices);
+        xmlNode *b = find_balloon(t->devices);
         _cleanup_free_ char *model = bl_xml_attr(b, "model");
 
         if (model && strncmp(model, "virtio", 6) == 0)
                 return 0;
         if (!b) {
-                b = xmlNewDocNode(devices->doc, NULL, (const xmlChar *)"memballoon", NULL);
+                b = bl_xml_new(t->devices, "memballoon");
                 if (!b)
                         return -ENOMEM;
-                if (append_element(devices, b) < 0) {
+                if (bl_xml_append(t->devices, b) < 0) {
+                        xmlUnlinkNode(b);
                         xmlFreeNode(b);
                         return -ENOMEM;
                 }
         }
-        return set_attr(b, "model", "virtio") < 0 ? -ENOMEM : 1;
+        return bl_xml_set(b, "model", "virtio") < 0 ? -ENOMEM : 1;
 }
 
 static int switch_on(xmlNode *devices, const char *attr)
@@ -92,52 +49,24 @@ static int switch_on(xmlNode *devices, const char *attr)
 
         if (!b || bl_xml_attr_is(b, attr, "on"))
                 return 0;
-        return set_attr(b, attr, "on") < 0 ? -ENOMEM : 1;
+        return bl_xml_set(b, attr, "on") < 0 ? -ENOMEM : 1;
 }
 
-static int change_autodeflate(xmlNode *devices)
+static int change_autodeflate(const struct bl_enroll_target *t)
 {
-        return switch_on(devices, "autodeflate");
+        return switch_on(t->devices, "autodeflate");
 }
 
-static int change_free_page_reporting(xmlNode *devices)
+static int change_free_page_reporting(const struct bl_enroll_target *t)
 {
-        return switch_on(devices, "freePageReporting");
+        return switch_on(t->devices, "freePageReporting");
 }
 
-static xmlNode *find_channel(xmlNode *devices)
-{
-        for (xmlNode *n = bl_xml_child(devices, "channel"); n; n = bl_xml_next(n->next, "channel"))
-                if (bl_xml_attr_is(bl_xml_child(n, "target"), "name", BL_AGENT_CHANNEL))
-                        return n;
-        return NULL;
-}
+#define DROPPED                                                                                                     \
+        "ballastd plugs no vhost-user-vsock device in any more (its channel is taken out of the metadata); memory " \
+        "that became a memfd stays one, which does no harm while ballastd runs"
 
-/* <channel type='unix'><target type='virtio' name='org.ballast.agent.0'/></channel>:
- * libvirt gives the socket its place, and adds the controller where there is none. */
-static int change_channel(xmlNode *devices)
-{
-        xmlNode *channel, *target;
-
-        if (find_channel(devices))
-                return 0;
-        channel = xmlNewDocNode(devices->doc, NULL, (const xmlChar *)"channel", NULL);
-        if (!channel)
-                return -ENOMEM;
-        if (set_attr(channel, "type", "unix") < 0)
-                goto fail;
-        target = new_child(channel, "target");
-        if (!target || set_attr(target, "type", "virtio") < 0 || set_attr(target, "name", BL_AGENT_CHANNEL) < 0)
-                goto fail;
-        if (append_element(devices, channel) < 0)
-                goto fail;
-        return 1;
-
-fail:
-        xmlUnlinkNode(channel);
-        xmlFreeNode(channel);
-        return -ENOMEM;
-}
+#define TAKEN "the channel for ballast-agent (" BL_AGENT_CHANNEL ") is taken away"
 
 static const struct feature {
         change_fn change;
@@ -149,8 +78,20 @@ static const struct feature {
          "the balloon gives memory back before the guest's OOM killer runs (autodeflate)"},
         {change_free_page_reporting, offsetof(struct bl_enroll_options, no_free_page_reporting),
          "the guest reports free pages, which go back to the host (freePageReporting)"},
-        {change_channel, offsetof(struct bl_enroll_options, no_channel),
+        {bl_enroll_add_channel, offsetof(struct bl_enroll_options, no_channel),
          "a channel for ballast-agent (" BL_AGENT_CHANNEL ")"},
+        {bl_enroll_add_vsock, offsetof(struct bl_enroll_options, no_channel),
+         "a virtio-vsock device for ballast-agent, by the host's kernel; libvirt chooses the CID"},
+        {bl_enroll_change_memory, offsetof(struct bl_enroll_options, no_channel),
+         "its memory, anonymous until now, becomes a private memfd when it is next started (a vhost-user backend "
+         "needs memory with a descriptor)"},
+        /* this one counts what those above added */
+        {bl_enroll_add_root_port, offsetof(struct bl_enroll_options, no_channel),
+         "a free PCIe root port, into which the vsock device is plugged"},
+        {bl_enroll_choose_vhost_user, offsetof(struct bl_enroll_options, no_channel),
+         "ballastd plugs a vhost-user-vsock device in at each start (channel='vhost-user-vsock' in the metadata)\n"
+         "WARNING: while that device is plugged in, QEMU can neither migrate nor save this VM"},
+        {bl_enroll_drop_vhost_user, offsetof(struct bl_enroll_options, no_channel), DROPPED},
 };
 
 static bool is_off(const struct bl_enroll_options *o, const struct feature *f)
@@ -166,70 +107,7 @@ static void say(char **ret_message, const char *text)
                 *ret_message = strdup(text);
 }
 
-/* libxml2 writes attributes in double quotes, libvirt in single ones: where the
- * original does so, so does the result, and a diff shows what was changed. */
-static void keep_quotes(char *s, const char *original)
-{
-        const char *eq = strchr(original, '=');
-
-        if (!eq || eq[1] != '\'')
-                return;
-        while (*s) {
-                const char *skip_to = NULL;
-
-                if (*s != '<') {
-                        s++;
-                        continue;
-                }
-                if (strncmp(s, "<!--", 4) == 0)
-                        skip_to = "-->";
-                else if (strncmp(s, "<![CDATA[", 9) == 0)
-                        skip_to = "]]>";
-                if (skip_to) {
-                        s = strstr(s, skip_to);
-                        if (!s)
-                                return;
-                        continue;
-                }
-                /* a tag or the declaration: values hold neither quotes of their own kind nor '<' */
-                while (*s && *s != '>') {
-                        char *end;
-
-                        if (*s != '"' && *s != '\'') {
-                                s++;
-                                continue;
-                        }
-                        end = strchr(s + 1, *s);
-                        if (!end)
-                                return;
-                        if (*s == '"' && !memchr(s, '\'', (size_t)(end - s)))
-                                *s = *end = '\'';
-                        s = end + 1;
-                }
-        }
-}
-
-/* As it came: libxml2 keeps blanks and comments; the declaration only where there was one. */
-static int serialize(xmlDoc *doc, const char *original, char **ret)
-{
-        int options = XML_SAVE_AS_XML | (strncmp(original, "<?xml", 5) == 0 ? 0 : XML_SAVE_NO_DECL);
-        xmlBuffer *buf = xmlBufferCreate();
-        xmlSaveCtxt *save = buf ? xmlSaveToBuffer(buf, NULL, options) : NULL;
-        char *s = NULL;
-
-        if (save && xmlSaveDoc(save, doc) >= 0 && xmlSaveClose(save) >= 0)
-                s = strdup((const char *)xmlBufferContent(buf));
-        if (s)
-                keep_quotes(s, original);
-        if (buf)
-                xmlBufferFree(buf);
-        if (!s)
-                return -ENOMEM;
-        *ret = s;
-        return 0;
-}
-
-static int open_devices(const char *xml, xmlDoc **ret_doc, xmlNode **ret_devices, char **ret_message)
+static int open_domain(const char *xml, xmlDoc **ret_doc, struct bl_enroll_target *ret, char **ret_message)
 {
         _cleanup_(bl_xml_docp) xmlDoc *doc = bl_xml_read(xml, strlen(xml));
         xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL, *devices;
@@ -248,21 +126,39 @@ static int open_devices(const char *xml, xmlDoc **ret_doc, xmlNode **ret_devices
                 return -EOPNOTSUPP;
         }
         *ret_doc = BL_TAKE(doc);
-        *ret_devices = devices;
+        *ret = (struct bl_enroll_target){.domain = root, .devices = devices};
         return 0;
+}
+
+/* Which channel it is to be.  -EOPNOTSUPP: it cannot. */
+static int choose_channel(struct bl_enroll_target *t, const struct bl_enroll_options *o, char **ret_message)
+{
+        bool chosen = o && o->chosen;
+        const char *why;
+
+        t->channel = !chosen && bl_enroll_is_vhost_user(t->domain) ? BL_ENROLL_VHOST_USER_VSOCK
+                     : o                                           ? o->channel
+                                                                   : BL_ENROLL_VIRTIO_SERIAL;
+        why = t->channel == BL_ENROLL_VHOST_USER_VSOCK && !(o && o->no_channel) ? bl_enroll_why_no_vhost_user(t) : NULL;
+        if (!why)
+                return 0;
+        say(ret_message, why);
+        return -EOPNOTSUPP;
 }
 
 int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret_new, char **ret_message)
 {
         _cleanup_(bl_xml_docp) xmlDoc *doc = NULL;
         _cleanup_free_ char *text = NULL, *new_xml = NULL;
-        xmlNode *devices = NULL;
         bool changed = false;
+        struct bl_enroll_target t;
         size_t len;
         FILE *said;
         int r;
 
-        r = open_devices(xml, &doc, &devices, ret_message);
+        r = open_domain(xml, &doc, &t, ret_message);
+        if (r == 0)
+                r = choose_channel(&t, o, ret_message);
         if (r < 0)
                 return r;
         said = open_memstream(&text, &len);
@@ -271,7 +167,7 @@ int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret
         for (size_t i = 0; i < sizeof(features) / sizeof(features[0]) && r >= 0; i++) {
                 if (is_off(o, &features[i]))
                         continue;
-                r = features[i].change(devices);
+                r = features[i].change(&t);
                 if (r > 0) {
                         fprintf(said, "%s%s", changed ? "\n" : "", features[i].sentence);
                         changed = true;
@@ -281,7 +177,7 @@ int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret
                 return -ENOMEM;
         if (!changed)
                 return 0;
-        r = serialize(doc, xml, &new_xml);
+        r = bl_xml_write(doc, xml, &new_xml);
         if (r < 0)
                 return r;
         if (ret_message)
@@ -294,26 +190,24 @@ int bl_unenroll_xml(const char *xml, char **ret_new, char **ret_message)
 {
         _cleanup_(bl_xml_docp) xmlDoc *doc = NULL;
         _cleanup_free_ char *new_xml = NULL;
-        xmlNode *devices = NULL, *channel, *blank;
+        xmlNode *channel;
+        struct bl_enroll_target t;
+        bool dropped;
         int r;
 
-        r = open_devices(xml, &doc, &devices, ret_message);
+        r = open_domain(xml, &doc, &t, ret_message);
         if (r < 0)
                 return r;
-        channel = find_channel(devices);
-        if (!channel)
+        dropped = bl_enroll_drop_vhost_user(&t) > 0;
+        channel = bl_enroll_find_channel(t.devices);
+        if (!channel && !dropped)
                 return 0;
-        blank = blanks_before(channel);
-        if (blank) {
-                xmlUnlinkNode(blank);
-                xmlFreeNode(blank);
-        }
-        xmlUnlinkNode(channel);
-        xmlFreeNode(channel);
-        r = serialize(doc, xml, &new_xml);
+        if (channel)
+                bl_xml_take_out(channel);
+        r = bl_xml_write(doc, xml, &new_xml);
         if (r < 0)
                 return r;
-        say(ret_message, "the channel for ballast-agent (" BL_AGENT_CHANNEL ") is taken away");
+        say(ret_message, !dropped ? TAKEN : !channel ? DROPPED : TAKEN "\n" DROPPED);
         *ret_new = BL_TAKE(new_xml);
         return 1;
 }

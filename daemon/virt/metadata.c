@@ -75,6 +75,17 @@ static int parse_manage(const char *value, struct bl_vm_metadata *m, char **ret_
         return 0;
 }
 
+static int parse_channel(const char *value, struct bl_vm_metadata *m, char **ret_message)
+{
+        if (strcmp(value, "auto") == 0)
+                m->channel = BL_CHANNEL_AUTO;
+        else if (strcmp(value, BL_CHANNEL_NAME_VHOST_USER_VSOCK) == 0)
+                m->channel = BL_CHANNEL_VHOST_USER_VSOCK;
+        else
+                return bad(ret_message, "channel='%s' is not understood: give auto or vhost-user-vsock", value);
+        return 0;
+}
+
 static int parse_attribute(const char *name, const char *value, struct bl_vm_metadata *m, char **ret_message)
 {
         if (strcmp(name, "reservation") == 0)
@@ -85,7 +96,10 @@ static int parse_attribute(const char *name, const char *value, struct bl_vm_met
                 return parse_shares(value, m, ret_message);
         if (strcmp(name, "manage") == 0)
                 return parse_manage(value, m, ret_message);
-        return bad(ret_message, "there is no setting '%s': there are reservation, limit, shares and manage", name);
+        if (strcmp(name, "channel") == 0)
+                return parse_channel(value, m, ret_message);
+        return bad(ret_message, "there is no setting '%s': there are reservation, limit, shares, manage and channel",
+                   name);
 }
 
 int bl_vm_metadata_parse_node(const xmlNode *element, struct bl_vm_metadata *ret, char **ret_message)
@@ -126,12 +140,14 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
 {
         static const char *const shares_names[] = {
                 [BL_SHARES_KIND_LOW] = "low", [BL_SHARES_KIND_NORMAL] = "normal", [BL_SHARES_KIND_HIGH] = "high"};
+        static const char *const channel_names[] = {
+                [BL_CHANNEL_AUTO] = "auto", [BL_CHANNEL_VHOST_USER_VSOCK] = BL_CHANNEL_NAME_VHOST_USER_VSOCK};
         char size[BL_SIZE_BUF], *text = NULL;
         size_t len;
         FILE *f;
 
         if (m->reservation == BL_UNSET && m->limit == BL_UNSET && m->shares_kind == BL_SHARES_KIND_UNSET &&
-            m->manage < 0) {
+            m->manage < 0 && m->channel == BL_CHANNEL_UNSET) {
                 *ret = NULL;
                 return 0;
         }
@@ -149,6 +165,8 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
                 fprintf(f, " shares='%s'", shares_names[m->shares_kind]);
         if (m->manage >= 0)
                 fprintf(f, " manage='%s'", m->manage ? "yes" : "no");
+        if (m->channel != BL_CHANNEL_UNSET)
+                fprintf(f, " channel='%s'", channel_names[m->channel]);
         fputs("/>", f);
         if (fclose(f) != 0) {
                 free(text);
@@ -190,4 +208,6 @@ void bl_vm_metadata_merge(struct bl_vm_metadata *m, const struct bl_vm_metadata 
         }
         if (over->manage >= 0)
                 m->manage = over->manage;
+        if (over->channel != BL_CHANNEL_UNSET)
+                m->channel = over->channel;
 }

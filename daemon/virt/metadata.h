@@ -3,11 +3,14 @@
  * A VM's own settings, kept in its domain's <metadata>:
  *
  *      <ballast:memory xmlns:ballast='urn:org.ballast1:vm:1'
- *              reservation='256MiB' limit='2GiB' shares='normal' manage='yes'/>
+ *              reservation='256MiB' limit='2GiB' shares='normal' manage='yes'
+ *              channel='vhost-user-vsock'/>
  *
  * Every attribute is optional.  Sizes: a number with B, KiB, MiB, GiB or TiB
  * (K, M, G, T mean the same; a bare number is bytes).  shares: low, normal,
  * high (5, 10, 20 per MiB configured, as in ESX) or a number.  manage: yes, no.
+ * channel: auto (by what the domain has), vhost-user-vsock (ballastd plugs such
+ * a device in at each start).
  */
 #ifndef BALLAST_VIRT_METADATA_H
 #define BALLAST_VIRT_METADATA_H
@@ -31,12 +34,21 @@ enum bl_shares_kind {
         BL_SHARES_KIND_NUMBER,
 };
 
+#define BL_CHANNEL_NAME_VHOST_USER_VSOCK "vhost-user-vsock"
+
+enum bl_channel_kind {
+        BL_CHANNEL_UNSET,
+        BL_CHANNEL_AUTO,
+        BL_CHANNEL_VHOST_USER_VSOCK,
+};
+
 struct bl_vm_metadata {
         uint64_t reservation; /* BL_UNSET: not given */
         uint64_t limit;
         enum bl_shares_kind shares_kind;
         uint64_t shares; /* for NUMBER */
         int manage; /* 1, 0; -1 not given */
+        enum bl_channel_kind channel;
 };
 
 #define BL_VM_METADATA_NONE                                                                                    \

@@ -131,6 +131,42 @@ static void test_backing_and_units(void **state)
         (void)bl_domain_info_clear(&i);
 }
 
+/* What libvirt 9.0 made of each (virsh domxml-to-native): all but the first and the
+ * second are memory-backend-file or memory-backend-memfd. */
+static void test_descriptor(void **state)
+{
+        static const struct {
+                const char *backing;
+                bool fd, memfd, shared;
+        } table[] = {
+                {"", false, false, false},
+                {"<memoryBacking><source type='anonymous'/><nosharepages/></memoryBacking>", false, false, false},
+                {"<memoryBacking><access mode='private'/></memoryBacking>", true, false, false},
+                {"<memoryBacking><source type='anonymous'/><access mode='shared'/></memoryBacking>", true, false, true},
+                {"<memoryBacking><source type='file'/></memoryBacking>", true, true, false},
+                {"<memoryBacking><source type='memfd'/></memoryBacking>", true, true, true},
+                {"<memoryBacking><source type='memfd'/><access mode='private'/></memoryBacking>", true, true, false},
+                {"<memoryBacking><hugepages/></memoryBacking>", true, false, false},
+        };
+
+        (void)state;
+        for (size_t n = 0; n < sizeof(table) / sizeof(table[0]); n++) {
+                struct bl_domain_info i = {0};
+                char xml[512];
+
+                snprintf(xml, sizeof(xml),
+                         "<domain><name>a</name><uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1809</uuid>"
+                         "<memory>1</memory>%s<devices/></domain>",
+                         table[n].backing);
+                assert_int_equal(bl_domain_info_parse(xml, &i, NULL), 0);
+                assert_int_equal(i.memory_fd, table[n].fd);
+                assert_int_equal(i.memfd, table[n].memfd);
+                assert_int_equal(i.shared, table[n].shared);
+                (void)bl_domain_info_clear(&i);
+        }
+        assert_false(bl_backing_has_fd(NULL));
+}
+
 static void test_size(void **state)
 {
         uint64_t v = 7;
@@ -210,6 +246,7 @@ int main(void)
                 cmocka_unit_test(test_no_reclaim),
                 cmocka_unit_test(test_backing_and_units),
                 cmocka_unit_test(test_size),
+                cmocka_unit_test(test_descriptor),
                 cmocka_unit_test(test_refused),
                 cmocka_unit_test(test_truncated),
         };

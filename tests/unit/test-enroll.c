@@ -138,6 +138,230 @@ static void test_unenroll(void **state)
         free(without);
 }
 
+static const struct bl_enroll_options serial = {.channel = BL_ENROLL_VIRTIO_SERIAL, .chosen = true};
+static const struct bl_enroll_options vsock = {.channel = BL_ENROLL_VHOST_VSOCK, .chosen = true};
+static const struct bl_enroll_options vhost_user = {.channel = BL_ENROLL_VHOST_USER_VSOCK, .chosen = true};
+/* nothing was said, and the host has vhost-vsock */
+static const struct bl_enroll_options by_default = {.channel = BL_ENROLL_VHOST_VSOCK};
+
+static size_t count(const char *in, const char *what)
+{
+        size_t n = 0;
+
+        for (const char *p = strstr(in, what); p; p = strstr(p + 1, what))
+                n++;
+        return n;
+}
+
+/* `xml` is replaced by the outcome, which must be a change. */
+static char *enroll(char *xml, const struct bl_enroll_options *o)
+{
+        char *after = NULL, *message = NULL;
+
+        if (bl_enroll_xml(xml, o, &after, &message) != 1)
+                fail_msg("not changed: %s", message);
+        /* and again: nothing to do */
+        assert_int_equal(bl_enroll_xml(after, o, &(char *){NULL}, NULL), 0);
+        free(message);
+        free(xml);
+        return after;
+}
+
+static void test_vsock(void **state)
+{
+        char *xml = enroll(read_fixture("plain"), &vsock), *after = NULL;
+
+        (void)state;
+        assert_non_null(strstr(xml, "    <vsock model='virtio'><cid auto='yes'/></vsock>"));
+        assert_non_null(strstr(xml, BL_AGENT_CHANNEL)); /* to fall back to */
+        assert_null(strstr(xml, "memoryBacking"));
+        assert_null(strstr(xml, "metadata"));
+        free(xml);
+        /* one that is there stays as it is */
+        xml = read_fixture("enrolled");
+        assert_int_equal(bl_enroll_xml(xml, &vsock, &after, NULL), 0);
+        free(xml);
+}
+
+static void test_vhost_user(void **state)
+{
+        struct bl_domain_info i = {0};
+        char *xml = read_fixture("i440fx-anonymous"), *after = NULL, *message = NULL, line[2048];
+
+        (void)state;
+        assert_int_equal(bl_enroll_xml(xml, &vhost_user, &after, &message), 1);
+        assert_non_null(strstr(message, "neither migrate nor save"));
+        assert_non_null(strstr(message, "memfd when it is next started"));
+        assert_null(strstr(message, "root port"));
+        assert_int_equal(bl_domain_info_parse(after, &i, NULL), 0);
+        assert_null(i.metadata_error);
+        assert_true(i.memory_fd && i.memfd && !i.shared);
+        assert_int_equal(i.metadata.channel, BL_CHANNEL_VHOST_USER_VSOCK);
+        assert_int_equal(i.metadata.reservation, 256 * BL_MIB);
+        assert_int_equal(i.metadata.shares_kind, BL_SHARES_KIND_HIGH);
+        (void)bl_domain_info_clear(&i);
+        /* the source and the metadata's element changed in place, the access mode came */
+        assert_int_equal(lines_missing(xml, after, line, sizeof(line)), 2);
+        assert_int_equal(lines_missing(after, xml, line, sizeof(line)), 3);
+        assert_non_null(
+                strstr(after, "    <nosharepages/>\n    <source type='memfd'/>\n    <access mode='private'/>\n"));
+        assert_non_null(strstr(after, "note='kept'"));
+        free(xml);
+        free(message);
+        free(after);
+}
+
+/* Nothing of it is there yet. */
+static void test_vhost_user_anew(void **state)
+{
+        struct bl_domain_info i = {0};
+        char *xml = read_fixture("q35-spare"), *after = NULL, *message = NULL;
+
+        (void)state;
+        assert_int_equal(bl_enroll_xml(xml, &vhost_user, &after, &message), 1);
+        assert_non_null(strstr(after, "</uuid>\n  <metadata><ballast:memory xmlns:ballast='urn:org.ballast1:vm:1' "
+                                      "channel='vhost-user-vsock'/></metadata>\n"));
+        assert_non_null(strstr(after, "</currentMemory>\n  <memoryBacking><source type='memfd'/>"
+                                      "<access mode='private'/></memoryBacking>\n"));
+        /* the port that is spare will do */
+        assert_int_equal(count(after, "model='pcie-root-port'"), 3);
+        assert_null(strstr(message, "root port"));
+        assert_int_equal(bl_domain_info_parse(after, &i, NULL), 0);
+        assert_int_equal(i.metadata.channel, BL_CHANNEL_VHOST_USER_VSOCK);
+        (void)bl_domain_info_clear(&i);
+        free(message);
+        free(after);
+        free(xml);
+}
+
+/* Memory that has a descriptor stays what it is. */
+static void test_memory_stays(void **state)
+{
+        static const char *const names[] = {"memfd-shared", "hugepages"};
+
+        (void)state;
+        for (size_t n = 0; n < 2; n++) {
+                char *xml = enroll(read_fixture(names[n]), &vhost_user);
+
+                assert_null(strstr(xml, "private"));
+                assert_int_equal(count(xml, "memfd'"), strcmp(names[n], "memfd-shared") == 0);
+                free(xml);
+        }
+}
+
+static void test_root_ports(void **state)
+{
+        static const char *const no_plug = "<target chassis='3' port='0xa' hotplug='off'/>";
+        char *xml = enroll(read_fixture("q35-full"), &vhost_user), *p;
+
+        (void)state;
+        /* one for the device, one for the channel's controller, which libvirt adds */
+        assert_int_equal(count(xml, "<controller type='pci' model='pcie-root-port'/>"), 2);
+        free(xml);
+
+        xml = enroll(read_fixture("q35-full"), &serial);
+        assert_int_equal(count(xml, "model='pcie-root-port'"), 3);
+        free(xml);
+
+        /* a port that cannot be plugged into is none */
+        xml = read_fixture("q35-spare");
+        p = strstr(xml, "<target chassis='3' port='0xa'/>");
+        assert_non_null(p);
+        assert_true(asprintf(&p, "%.*s%s%s", (int)(p - xml), xml, no_plug, p + 32) > 0);
+        free(xml);
+        xml = enroll(p, &vhost_user);
+        assert_int_equal(count(xml, "<controller type='pci' model='pcie-root-port'/>"), 1);
+        free(xml);
+}
+
+static void test_change_back(void **state)
+{
+        char *xml = enroll(read_fixture("i440fx-anonymous"), &vhost_user), *after = NULL, *message = NULL;
+        struct bl_domain_info i = {0};
+
+        (void)state;
+        /* only who says so changes it */
+        assert_int_equal(bl_enroll_xml(xml, &by_default, &after, NULL), 0);
+        assert_int_equal(bl_enroll_xml(xml, NULL, &after, NULL), 0);
+        assert_int_equal(bl_enroll_xml(xml, &serial, &after, &message), 1);
+        assert_non_null(strstr(message, "memfd stays one"));
+        assert_int_equal(bl_domain_info_parse(after, &i, NULL), 0);
+        assert_int_equal(i.metadata.channel, BL_CHANNEL_UNSET);
+        assert_int_equal(i.metadata.reservation, 256 * BL_MIB);
+        assert_true(i.memfd);
+        (void)bl_domain_info_clear(&i);
+        assert_non_null(strstr(after, BL_AGENT_CHANNEL));
+        free(after);
+        free(message);
+        free(xml);
+
+        /* what enrolling added to the metadata goes as a whole */
+        xml = enroll(enroll(read_fixture("q35-spare"), &vhost_user), &vsock);
+        assert_null(strstr(xml, "metadata"));
+        assert_non_null(strstr(xml, "<vsock "));
+        free(xml);
+}
+
+static void test_unenroll_vhost_user(void **state)
+{
+        char *xml = enroll(read_fixture("q35-full"), &vhost_user), *after = NULL, *message = NULL, *again = NULL;
+
+        (void)state;
+        assert_int_equal(bl_unenroll_xml(xml, &after, &message), 1);
+        assert_null(strstr(after, BL_AGENT_CHANNEL));
+        assert_null(strstr(after, "vhost-user-vsock"));
+        assert_null(strstr(after, "metadata"));
+        assert_non_null(strstr(after, "memfd"));
+        assert_non_null(strstr(message, "taken away\nballastd plugs no"));
+        assert_int_equal(bl_unenroll_xml(after, &again, NULL), 0);
+        free(message);
+        free(after);
+        free(xml);
+
+        xml = read_fixture("i440fx-anonymous");
+        assert_int_equal(bl_unenroll_xml(xml, &after, &message), 1);
+        assert_non_null(strstr(after, "reservation='256MiB'"));
+        assert_null(strstr(message, "vhost"));
+        free(message);
+        free(after);
+        free(xml);
+}
+
+/* Where it would be written and could not work. */
+static void test_vhost_user_refused(void **state)
+{
+        static const char *const machines[] = {"microvm", "virt-7.2", "s390-ccw-virtio-7.2", "pseries", "isapc"};
+        static const char *const fine[] = {"pc", "q35", "pc-i440fx-jammy", "pc-q35-rhel9.2.0", "pc-0.15"};
+        const struct bl_enroll_options no_channel = {.channel = BL_ENROLL_VHOST_USER_VSOCK, .no_channel = true};
+        char xml[512], *after = NULL, *message = NULL, *text;
+
+        (void)state;
+        for (size_t n = 0; n < 10; n++) {
+                snprintf(xml, sizeof(xml),
+                         "<domain type='kvm'><os><type machine='%s'>hvm</type></os><devices/></domain>",
+                         n < 5 ? machines[n] : fine[n - 5]);
+                assert_int_equal(bl_enroll_xml(xml, &vhost_user, &after, &message), n < 5 ? -EOPNOTSUPP : 1);
+                assert_int_equal(strstr(message, "pc and q35 only") != NULL, n < 5);
+                assert_int_equal(after != NULL, n >= 5);
+                free(message);
+                free(after);
+                after = message = NULL;
+        }
+        text = read_fixture("sev");
+        assert_int_equal(bl_enroll_xml(text, &vhost_user, &after, &message), -EOPNOTSUPP);
+        assert_non_null(strstr(message, "launchSecurity"));
+        free(message);
+        assert_int_equal(bl_enroll_xml(text, &no_channel, &after, NULL), 1);
+        assert_null(strstr(after, BL_AGENT_CHANNEL));
+        free(after);
+        free(text);
+        text = read_fixture("enrolled");
+        assert_int_equal(bl_enroll_xml(text, &vhost_user, &after, &message), -EOPNOTSUPP);
+        assert_non_null(strstr(message, "<vsock>"));
+        free(message);
+        free(text);
+}
+
 static void test_refused(void **state)
 {
         static const struct {
@@ -167,9 +391,20 @@ static void test_refused(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_adds),           cmocka_unit_test(test_options),
-                cmocka_unit_test(test_balloon_device), cmocka_unit_test(test_keeps_text),
-                cmocka_unit_test(test_unenroll),       cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_adds),
+                cmocka_unit_test(test_options),
+                cmocka_unit_test(test_balloon_device),
+                cmocka_unit_test(test_keeps_text),
+                cmocka_unit_test(test_unenroll),
+                cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_vsock),
+                cmocka_unit_test(test_vhost_user),
+                cmocka_unit_test(test_vhost_user_anew),
+                cmocka_unit_test(test_memory_stays),
+                cmocka_unit_test(test_root_ports),
+                cmocka_unit_test(test_change_back),
+                cmocka_unit_test(test_unenroll_vhost_user),
+                cmocka_unit_test(test_vhost_user_refused),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,6 +19,7 @@ static void assert_same(const struct bl_vm_metadata *a, const struct bl_vm_metad
         if (a->shares_kind == BL_SHARES_KIND_NUMBER)
                 assert_int_equal(a->shares, b->shares);
         assert_int_equal(a->manage, b->manage);
+        assert_int_equal(a->channel, b->channel);
 }
 
 static void test_parse(void **state)
@@ -43,6 +44,12 @@ static void test_parse(void **state)
         assert_int_equal(m.shares_kind, BL_SHARES_KIND_NUMBER);
         assert_int_equal(m.shares, 1234);
         assert_int_equal(m.manage, 1);
+        assert_int_equal(m.channel, BL_CHANNEL_UNSET);
+        assert_int_equal(bl_vm_metadata_parse("<memory channel='auto'/>", &m, &message), 0);
+        assert_int_equal(m.channel, BL_CHANNEL_AUTO);
+        assert_int_equal(bl_vm_metadata_parse("<memory channel='vhost-user-vsock' manage='no'/>", &m, &message), 0);
+        assert_int_equal(m.channel, BL_CHANNEL_VHOST_USER_VSOCK);
+        assert_int_equal(m.manage, 0);
         assert_null(message);
 }
 
@@ -63,7 +70,10 @@ static void test_refused(void **state)
                 {"<memory shares='99999999999999999999'/>", "low, normal, high"},
                 {"<memory shares=''/>", "low, normal, high"},
                 {"<memory manage='perhaps'/>", "yes or no"},
+                {"<memory channel='vsock'/>", "auto or vhost-user-vsock"},
+                {"<memory channel=''/>", "channel=''"},
                 {"<memory reservaton='1G'/>", "no setting 'reservaton'"},
+                {"<memory chanel='auto'/>", "manage and channel"},
                 {"<memory><limit/></memory>", "<limit>"},
                 {"<memory reservation='2G' limit='1G'/>", "larger than limit"},
         };
@@ -90,6 +100,8 @@ static void test_round_trip(void **state)
                 {.reservation = 3 * BL_GIB, .limit = 4 * BL_GIB + 4096, .shares_kind = BL_SHARES_KIND_LOW, .manage = 0},
                 {.reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_NORMAL, .manage = 1},
                 {.reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_HIGH, .manage = -1},
+                {.reservation = BL_UNSET, .limit = BL_UNSET, .manage = -1, .channel = BL_CHANNEL_AUTO},
+                {.reservation = 7, .limit = BL_UNSET, .manage = 0, .channel = BL_CHANNEL_VHOST_USER_VSOCK},
                 {.reservation = 0, .limit = 0, .shares_kind = BL_SHARES_KIND_NUMBER, .shares = 7, .manage = -1},
         };
         const struct bl_vm_metadata none = BL_VM_METADATA_NONE;
@@ -137,6 +149,12 @@ static void test_merge(void **state)
         assert_int_equal(m.manage, 0);
         bl_vm_metadata_merge(&m, &all);
         assert_same(&m, &all);
+        /* what is not given stays, above all when only a limit is set */
+        m.channel = BL_CHANNEL_VHOST_USER_VSOCK;
+        bl_vm_metadata_merge(&m, &all);
+        assert_int_equal(m.channel, BL_CHANNEL_VHOST_USER_VSOCK);
+        bl_vm_metadata_merge(&m, &(struct bl_vm_metadata){.limit = BL_UNSET, .channel = BL_CHANNEL_AUTO, .manage = -1});
+        assert_int_equal(m.channel, BL_CHANNEL_AUTO);
 }
 
 int main(void)
