@@ -26,6 +26,7 @@ struct sums {
         uint64_t pool; /* held by all that take part in the division */
         bool pressed;
         bool due;
+        bool asked; /* of what is due some is asked for by an agent, now */
 };
 
 static void add_up(const struct bl_tick *t, struct sums *ret)
@@ -46,12 +47,13 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
                         to = bl_max(to, bl_reach(w, t->c));
                         z.coming = bl_add_sat(z.coming, bl_sub_sat(w->holds, to));
                 }
-                if (w->may_take && w->base > w->lowest)
+                if (w->may_take && !w->spared && w->base > w->lowest)
                         z.speed = bl_add_sat(z.speed, st->speed);
                 if (w->may_grant)
                         z.pool = bl_add_sat(z.pool, w->base_up);
                 z.pressed |= w->may_take && st->pressed > 0;
                 z.due |= w->due > 0;
+                z.asked |= w->due > 0 && st->asks;
         }
         *ret = z;
 }
@@ -113,7 +115,7 @@ static void open_rooms(struct bl_tick *t, bool all)
                 uint64_t least = w->lowest;
 
                 w->room = 0;
-                if (!w->may_take || w->due > 0)
+                if (!w->may_take || w->spared || w->due > 0)
                         continue;
                 /* One that stands still has been asked already; more and more of it would only come all at
                  * once when it moves. */
@@ -156,7 +158,8 @@ static void probe(struct bl_tick *t)
                 struct bl_work *w = &t->w[i];
                 uint64_t room = bl_sub_sat(w->base, w->floor);
 
-                if (!w->may_take || w->st->bottom == 0 || w->st->dir != 0 || w->due > 0 || t->now < w->st->retry_at)
+                if (!w->may_take || w->spared || w->st->bottom == 0 || w->st->dir != 0 || w->due > 0 ||
+                    t->now < w->st->retry_at)
                         continue;
                 if (w->base > w->lowest || room < t->c->dead_band)
                         continue;
@@ -193,25 +196,30 @@ static uint64_t grain_down(const struct bl_offer *o, uint64_t x)
         return x < phase ? 0 : x - (x - phase) % o->grain;
 }
 
-/* Puts the target back to where a guest stopped, so that it does not give (or take) later, at a bad time. */
-static bool park(const struct bl_work *w, struct bl_decision *d)
+/* Puts the target back to where the balloon is. */
+static bool put_back(const struct bl_work *w, enum bl_reason why, struct bl_decision *d)
 {
         const struct bl_vm *vm = w->vm;
         const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
         uint64_t to;
 
-        if (!w->st->park || bl_distance(vm->target, vm->actual) < BL_STEP)
-                return false;
-
         to = grain_up(o, vm->actual);
         if (to == UINT64_MAX || to > vm->max || to > bl_add_sat(vm->actual, bl_max(o->gives, o->grain)))
                 to = grain_down(o, vm->actual);
-        if (to == 0 || to == vm->target)
+        if (to == 0 || to == vm->target || (why == BL_WHY_STOP_REQUEST && to < vm->target))
                 return false;
         d->act = true;
-        d->why = BL_WHY_PARK_STUCK;
+        d->why = why;
         d->to = to;
         return true;
+}
+
+/* One that stopped is not to give (or take) later, at a bad time. */
+static bool park(const struct bl_work *w, struct bl_decision *d)
+{
+        if (!w->st->park || bl_distance(w->vm->target, w->vm->actual) < BL_STEP)
+                return false;
+        return put_back(w, BL_WHY_PARK_STUCK, d);
 }
 
 static void decide_grant(const struct bl_tick *t, struct bl_work *w, struct bl_decision *d)
@@ -227,6 +235,8 @@ static void decide_grant(const struct bl_tick *t, struct bl_work *w, struct bl_d
         d->to = to;
         w->st->asked = to;
         w->st->asked_at = t->now;
+        if (w->grant_why == BL_WHY_GRANT_REQUEST)
+                bl_request_granted(w->st, w->grant);
 }
 
 static void decide_take(const struct bl_tick *t, struct bl_work *w, struct bl_decision *d, enum bl_reason why)
@@ -267,7 +277,9 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
                 .speed = st->speed,
                 .stuck = st->stuck,
                 .lying = st->lying,
+                .asked = w->due_asked,
                 .retry_at = st->stuck ? bl_max(st->retry_at, 1) : 0,
+                .deaf_until = st->deaf_until > t->now ? st->deaf_until : 0,
         };
 
         if (w->hands_off)
@@ -278,6 +290,10 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
                         d->why = BL_WHY_IN_FLIGHT;
         } else if (w->grant > 0) {
                 decide_grant(t, w, d);
+                if (!d->act && w->turn_back)
+                        (void)put_back(w, BL_WHY_STOP_REQUEST, d);
+        } else if (w->turn_back && put_back(w, BL_WHY_STOP_REQUEST, d)) {
+                return;
         } else if (park(w, d)) {
                 return;
         } else if (w->take > 0 || w->forced > 0) {
@@ -287,6 +303,10 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
         } else if (d->why == BL_WHY_NOTHING) {
                 if (st->dir != 0)
                         d->why = BL_WHY_IN_FLIGHT;
+                else if (taking && w->spared)
+                        d->why = BL_WHY_SKIP_ASKS;
+                else if (st->deaf)
+                        d->why = BL_WHY_SKIP_ASKS_IDLY;
                 else if (taking && st->bottom != 0 && w->lowest > w->floor)
                         d->why = BL_WHY_SKIP_STUCK;
                 else if (taking && bl_sub_sat(w->base, w->lowest) < t->c->dead_band)
@@ -340,7 +360,7 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         const struct bl_policy_config *c = t->c;
         const struct bl_host *h = &t->s->host;
         const struct bl_marks *m = &plan->marks;
-        uint64_t free = h->free, margin, base_goal, spare, granted, taken, coming, needed = 0, unmet;
+        uint64_t free = h->free, margin, base_goal, spare, reserve, granted, taken, coming, needed = 0, unmet;
         bool psi, lead, reclaim, for_host;
         bl_level fair = 0;
         struct sums z;
@@ -377,12 +397,22 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         if (z.pressed)
                 protect_pressed(t, fair);
 
-        open_rooms(t, false);
+        /* for one that asks the slow ones are asked too, and those that have just been given to */
+        open_rooms(t, z.asked);
         granted = 0;
         if (z.due) {
                 bl_entitle(t->w, t->n, fair, c);
                 granted = bl_grant(t->w, t->n, spare, BL_WHY_GRANT_RESERVED, c, picks);
                 granted += bl_grant(t->w, t->n, spare - granted, BL_WHY_GRANT_NEED, c, picks);
+                /* What is kept free is kept for this: a guest that asks may be a tenth of a second from its
+                 * OOM killer, and what others are to give instead takes longer (Waldspurger 2002, section 6.3). */
+                reserve = bl_sub_sat(bl_sub_sat(free, bl_add_sat(m->mark[BL_STATE_HARD], z.promised)), granted);
+                if (z.asked && !c->test.no_reserve && reserve >= c->dead_band) {
+                        granted += bl_grant(t->w, t->n, reserve, BL_WHY_GRANT_REQUEST, c, picks);
+                        /* and filled again at once */
+                        if (granted > spare)
+                                plan->shortfall = bl_max(plan->shortfall, missing(h, bl_add_sat(plan->goal, granted)));
+                }
         }
 
         taken = take_forced(t);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The shipped settings, each with its reason. */
 #include <ballast/config.h>
+#include <ballast/wire.h>
 
 void bl_policy_config_default(struct bl_policy_config *ret)
 {
@@ -52,5 +53,19 @@ void bl_policy_config_default(struct bl_policy_config *ret)
 
                 /* RSS follows MADV_DONTNEED at once; three seconds cover late readings of it. */
                 .lying_after = 3 * BL_SEC,
+
+                /* Agents count on it, so it is a part of the protocol. */
+                .request_life = BL_WIRE_REQUEST_LIFE,
+
+                /* The next request or report of one that hardly runs may come late. */
+                .stop_hold = 3 * BL_SEC,
+
+                /* Longer than granted memory is kept for it (PROMISE_KEPT in learn.c): who needs memory
+                 * touches it within moments. */
+                .idle_asker_after = 5 * BL_SEC,
+
+                /* Twice the time of the try, so that one that only wants to be spared is not, most of the
+                 * time; up to ten minutes as for one that does not follow. */
+                .deaf_first = 10 * BL_SEC,
         };
 }

@@ -152,8 +152,23 @@ static void add_spare(struct text *t, const struct bl_decision *d, const char *n
         add(t, " it does not need");
 }
 
-static void add_short(struct text *t, const struct bl_decision *d)
+static void add_asks(struct text *t, const struct bl_vm *vm)
 {
+        add(t, "its agent asks for ");
+        if (vm->request.bytes > 0 && vm->request.bytes <= vm->max)
+                add_size(t, vm->request.bytes);
+        else
+                add(t, "memory");
+        if (vm->request.stop)
+                add(t, ", as its OOM killer is near");
+}
+
+static void add_short(struct text *t, const struct bl_decision *d, const struct bl_vm *vm)
+{
+        if (d->asked) {
+                add_asks(t, vm);
+                return;
+        }
         add(t, "it is short of ");
         add_size(t, d->due);
         if (d->floor > d->from) {
@@ -276,7 +291,7 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
                 break;
         case BL_WHY_GRANT_NEED:
                 add_give(t, d, vm->name);
-                add_short(t, d);
+                add_short(t, d, vm);
                 break;
         case BL_WHY_GRANT_RESERVED:
                 add_give(t, d, vm->name);
@@ -295,7 +310,7 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
                         add(t, "it is below its reservation of ");
                         add_size(t, vm->reservation);
                 } else {
-                        add_short(t, d);
+                        add_short(t, d, vm);
                 }
                 add(t, ", and must wait until memory is free (");
                 add_size(t, s->host.free);
@@ -384,6 +399,33 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
         case BL_WHY_SKIP_BOOTING:
                 add_leave(t, vm->name);
                 add(t, "its balloon driver has not been seen yet");
+                break;
+        case BL_WHY_GRANT_REQUEST:
+                add_give(t, d, vm->name);
+                add_asks(t, vm);
+                break;
+        case BL_WHY_STOP_REQUEST:
+                add(t, "puts the target of ");
+                add_name(t, vm->name);
+                add(t, " back to ");
+                add_size(t, d->to);
+                add(t, ": ");
+                add_asks(t, vm);
+                add(t, ", and it was told to be ");
+                add_size(t, vm->target);
+                break;
+        case BL_WHY_SKIP_ASKS:
+                add_leave(t, vm->name);
+                add_asks(t, vm);
+                break;
+        case BL_WHY_SKIP_ASKS_IDLY:
+                add_leave(t, vm->name);
+                add_asks(t, vm);
+                add(t, ", but it does not use what it gets");
+                if (d->deaf_until > p->at) {
+                        add(t, "; it is heard again in ");
+                        add_time(t, d->deaf_until - p->at);
+                }
                 break;
         case _BL_WHY_MAX:
                 break;

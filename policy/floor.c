@@ -27,21 +27,26 @@ void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uin
                    struct bl_need *ret)
 {
         const struct bl_guest_stats *s = &vm->stats;
-        uint64_t need, pinned, margin, swap_free;
+        uint64_t need, pinned, margin, swapped = 0, room = 0;
 
         need = bl_sub_sat(actual, bl_guest_available(s));
-        /* mlocked and huge pages cannot move, whatever else is said */
+        /* mlocked and huge pages, used or not, cannot move, whatever else is said */
         pinned = bl_add_sat(bl_add_sat(bl_or_zero(s->unevictable), bl_or_zero(s->hugetlb)),
                             bl_sub_sat(actual, s->total));
-        need = bl_max(need, bl_min(pinned, actual));
-        /* it was squeezed out and would come back if it could */
-        need = bl_add_sat(need, bl_sub_sat(bl_or_zero(s->swap_total), bl_or_zero(s->swap_free)));
+        pinned = bl_min(pinned, actual);
+        need = bl_max(need, pinned);
+        if (s->swap_total != BL_UNSET && s->swap_free != BL_UNSET) {
+                /* it was squeezed out and would come back if it could */
+                swapped = bl_sub_sat(s->swap_total, s->swap_free);
+                /* and no more can follow it than there is room for, and than can move */
+                room = bl_min(s->swap_free, need - pinned);
+        }
+        need = bl_add_sat(need, swapped);
 
         margin = bl_max(c->guest_margin, bl_part(need, c->guest_margin_ratio));
-        swap_free = s->swap_total == BL_UNSET ? 0 : bl_or_zero(s->swap_free);
-        /* without swap an error of ours is an OOM kill at once */
-        if (swap_free < margin)
-                margin = bl_add_sat(margin, margin / 2);
+        /* Without swap an error of ours is an OOM kill at once, so half more is left; swap stands in for that
+         * as far as it has room, and not beyond: one that is full is none. */
+        margin = bl_add_sat(margin, bl_sub_sat(margin, room) / 2);
         if (hard)
                 margin /= 2;
 

@@ -12,6 +12,9 @@ static uint64_t wanted(const struct bl_work *w, enum bl_reason why)
 {
         if (!w->may_grant)
                 return 0;
+        /* out of the reserve: for those that ask */
+        if (why == BL_WHY_GRANT_REQUEST)
+                return w->st->asks && !w->due_reserved ? w->due : 0;
         if (why == BL_WHY_GRANT_REST) {
                 /* one reason at a time: what it gets by need or reservation is enough for one command */
                 if (w->grant > 0 || (w->settling && w->st->last_dir < 0))
@@ -79,7 +82,7 @@ uint64_t bl_grant(struct bl_work *w, size_t n, uint64_t amount, enum bl_reason w
                 if (part < c->dead_band)
                         continue;
                 w[i].grant += part;
-                w[i].grant_why = why;
+                w[i].grant_why = why == BL_WHY_GRANT_NEED && w[i].due_asked ? BL_WHY_GRANT_REQUEST : why;
                 w[i].base_up += part;
                 if (why != BL_WHY_GRANT_REST)
                         w[i].due -= bl_min(part, w[i].due);
@@ -118,22 +121,42 @@ bl_level bl_fair_level(const struct bl_work *w, size_t n, uint64_t pool)
         return bl_level_find(w, n, high, divisible, &pool);
 }
 
+/* Beyond its part it gets only as far as the host sees it use what it has. */
+static uint64_t usable(const struct bl_work *w, const struct bl_policy_config *c)
+{
+        uint64_t ahead = bl_add_sat(2 * bl_max(w->need.margin, c->guest_margin), w->st->held_rate);
+
+        return bl_add_sat(bl_held(w->vm), ahead);
+}
+
 void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_policy_config *c)
 {
         bl_level richest = 0;
 
         for (size_t i = 0; i < n; i++) {
+                uint64_t part;
+
                 if (w[i].room > 0)
                         richest = bl_max(richest, bl_level_of(w[i].base, w[i].shares, w[i].active, c->idle_tax));
+                if (!w[i].may_grant || w[i].due > 0)
+                        continue;
+                /* what it is entitled to and is not short of is as idle as what it has and does not use */
+                part = bl_fair_size(&w[i], fair);
+                if (part > w[i].active)
+                        richest = bl_max(richest, bl_level_of(part, w[i].shares, w[i].active, c->idle_tax));
         }
 
         for (size_t i = 0; i < n; i++) {
-                uint64_t most;
+                uint64_t most, part;
 
                 if (w[i].due == 0 || w[i].due_reserved)
                         continue;
-                /* its share of all, and more while others hold memory that they pay less for */
-                most = bl_max(bl_fair_size(&w[i], fair), bl_level_size(richest, w[i].shares, UINT64_MAX, 0));
-                w[i].due = bl_min(w[i].due, bl_sub_sat(most, w[i].base_up));
+                part = bl_fair_size(&w[i], fair);
+                /* asking costs nothing, and is good for its part */
+                if (w[i].due_asked)
+                        w[i].due = bl_min(w[i].due, bl_sub_sat(bl_max(w[i].called_for, part), w[i].base_up));
+                /* its share of all, and more while others hold, or leave to it, memory that they pay less for */
+                most = bl_min(bl_level_size(richest, w[i].shares, UINT64_MAX, 0), usable(&w[i], c));
+                w[i].due = bl_min(w[i].due, bl_sub_sat(bl_max(most, part), w[i].base_up));
         }
 }

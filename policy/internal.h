@@ -65,12 +65,15 @@ struct bl_vm_state {
         usec_t report_at;
         uint64_t report_low; /* range of the balloon when it was made */
         uint64_t report_high;
+        usec_t pressed_at; /* what the report of then told */
         uint64_t swap_in;
         uint64_t psi_some;
         unsigned int pressed; /* reports in a row that told of memory pressure */
-        uint64_t total;
+        usec_t used_at; /* what the report of then told */
+        uint64_t total; /* 0: there was none */
         uint64_t used; /* balloon or MemTotal, less available */
         bool used_exact; /* by the balloon size that the report itself tells */
+        bool used_steady; /* the balloon has stood still since */
         bool follows; /* its MemTotal follows the balloon */
         uint64_t own; /* balloon - MemTotal at rest; BL_UNSET: not known */
         uint64_t need_rate; /* bytes/s by which what it uses has been growing */
@@ -82,6 +85,27 @@ struct bl_vm_state {
         uint64_t spent; /* of it, used since the last snapshot */
         uint64_t asked; /* target decided on and not seen as told yet; 0: none */
         usec_t asked_at;
+
+        /* what its agent asks for (request.c) */
+        usec_t request_at; /* of the last request; it tells one from the other; 0: none yet */
+        usec_t deaf_until; /* it is not heard until then */
+        bool asks; /* it has asked for memory, and is heard */
+        bool stops; /* it was near its OOM killer, and is heard */
+        bool deaf; /* it has asked, and is not heard */
+        unsigned int idly; /* how often it was found to ask for what it does not use */
+
+        /* and what only those need that ask: last, so that the others do not wait for it to come from memory */
+        uint64_t request_to; /* balloon that it asked for; 0: none */
+        usec_t stop_until;
+        struct bl_asking {
+                usec_t since; /* its requests are judged from here on; 0: there were none */
+                uint64_t actual; /* balloon then */
+                uint64_t held; /* on the host then */
+                uint64_t peak; /* most held since */
+                uint64_t given; /* granted on request since */
+                usec_t time; /* that it asked since; pauses are shortened */
+                bool was_short; /* by its own figures, when it asked */
+        } asking;
 };
 
 struct bl_policy {
@@ -112,6 +136,18 @@ void bl_learn_reset(struct bl_vm_state *st, const struct bl_vm *vm, const struct
 void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c,
               usec_t at);
 
+/* request.c: takes in what its agent asks for, after all else was learned but the last snapshot's figures. */
+void bl_learn_request(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c, usec_t at);
+/* Its request is granted `bytes`. */
+void bl_request_granted(struct bl_vm_state *st, uint64_t bytes);
+
+/* The range that the balloon was in at `at`, a time that is known to `blur`. */
+void bl_past_at(const struct bl_vm_state *st, usec_t at, usec_t blur, uint64_t *ret_low, uint64_t *ret_high);
+
+/* Granted memory that has not come into use by then is idle, as memory that was never taken may be: it
+ * is overcommitted again, or squeezed guests would stay squeezed on a host with plenty. */
+#define BL_PROMISE_KEPT (3 * BL_SEC)
+
 /* resident memory that is the guest's: what ballooning can free */
 uint64_t bl_held(const struct bl_vm *vm);
 
@@ -139,12 +175,18 @@ struct bl_work {
         struct bl_vm_state *st;
 
         enum bl_reason skip; /* why it is left alone; BL_WHY_NOTHING: it is not */
-        bool hands_off; /* nothing can be told to it, not even to stay where it is */
-        bool may_take;
-        bool may_grant;
-        bool given_up; /* does not follow: gets nothing while others are squeezed for its sake */
-        bool settling; /* was told the opposite a moment ago */
-        bool moving; /* on its way down, and believed to be */
+        enum bl_reason grant_why;
+        bool hands_off : 1; /* nothing can be told to it, not even to stay where it is */
+        bool may_take : 1;
+        bool may_grant : 1;
+        bool given_up : 1; /* does not follow: gets nothing while others are squeezed for its sake */
+        bool settling : 1; /* was told the opposite a moment ago */
+        bool moving : 1; /* on its way down, and believed to be */
+        bool spared : 1; /* nothing more is taken from it, at its request */
+        bool turn_back : 1; /* and what it was told to give it may keep */
+        bool due_reserved : 1; /* what it is due is due by its reservation */
+        bool due_pressed : 1; /* because it reports pressure, not because it has no memory available */
+        bool due_asked : 1; /* because its agent asks for it */
 
         struct bl_need need; /* all 0 where its figures are not good */
         uint64_t floor; /* balloon that it may be told to have at least */
@@ -158,12 +200,10 @@ struct bl_work {
         uint64_t room; /* bytes of the host's that may be taken in this round */
 
         uint64_t due; /* bytes it is short of */
-        bool due_reserved;
-        bool due_pressed; /* because it reports pressure, not because it has no memory available */
+        uint64_t called_for; /* balloon that its figures call for; 0: they do not */
         uint64_t forced; /* above its limit: gives in any case, down to here; 0: not */
         uint64_t take; /* bytes of the host's memory, decided so far */
         uint64_t grant; /* bytes, decided so far */
-        enum bl_reason grant_why;
 
         /* for bl_in_steps: one round's part, the most that it can be, and its place in the queue */
         uint64_t part;
@@ -229,7 +269,7 @@ uint64_t bl_revoke(struct bl_work *w, size_t n, uint64_t fixed, uint64_t coming,
 bl_level bl_fair_level(const struct bl_work *w, size_t n, uint64_t pool);
 uint64_t bl_fair_size(const struct bl_work *w, bl_level fair);
 
-/* Bounds what is due to each by what it is entitled to. */
+/* Bounds what is due to each by what it is entitled to: by its shares, and by what others do not use. */
 void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_policy_config *c);
 
 /* Gives at most `amount` bytes to those that have least for their shares: to bring them to their

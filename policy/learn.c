@@ -18,14 +18,15 @@
 /* A command that was decided on shows in the snapshot within this time, or was not given. */
 #define ASKED_FOR BL_SEC
 
-/* Granted memory that has not come into use by then is idle, as memory that was never taken may be: it
- * is overcommitted again, or squeezed guests would stay squeezed on a host with plenty. */
-#define PROMISE_KEPT (3 * BL_SEC)
-
 /* Signs of memory pressure inside a guest: pages come back from swap at this rate, or tasks wait for
  * memory for this part of the time (systemd-oomd acts from 60 %, Senpai keeps below 0.1 %). */
 #define PRESSED_SWAP_IN BL_MIB
 #define PRESSED_PSI     1000 /* permyriad */
+
+/* An agent that asks for memory reports each time, many times a second. Over less than this a rate is an
+ * accident, and a stall is no lasting one. */
+#define GROWTH_SPAN  (250 * BL_MSEC)
+#define PRESSED_SPAN (500 * BL_MSEC)
 
 void bl_learn_reset(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c)
 {
@@ -77,16 +78,15 @@ static void past_note(struct bl_vm_state *st, uint64_t actual, usec_t at)
         st->past[st->n_past++] = (struct bl_past){.since = at, .low = actual, .high = actual};
 }
 
-/* The range that the balloon was in when a report of time `at` was made. A change that was first seen
- * after the report may have happened before it. */
-static void past_at(const struct bl_vm_state *st, usec_t at, uint64_t *ret_low, uint64_t *ret_high)
+/* A change that was first seen after `at` may have happened before it. */
+void bl_past_at(const struct bl_vm_state *st, usec_t at, usec_t blur, uint64_t *ret_low, uint64_t *ret_high)
 {
         uint64_t low = UINT64_MAX, high = 0;
 
         for (unsigned int i = 0; i < st->n_past; i++) {
                 const struct bl_past *r = &st->past[i];
 
-                if (i + 1 < st->n_past && st->past[i + 1].since < bl_sub_sat(at, REPORT_BLUR))
+                if (i + 1 < st->n_past && st->past[i + 1].since < bl_sub_sat(at, blur))
                         continue;
                 low = bl_min(low, r->low);
                 high = bl_max(high, r->high);
@@ -112,21 +112,48 @@ static bool tells_balloon(const struct bl_guest_stats *s)
  * How fast what it uses grows.  Within one report MemTotal and MemAvailable belong together, so a moving
  * balloon does not disturb this, except with deflate-on-oom, where it shows as use and MemTotal stays.
  */
-static void note_growth(struct bl_vm_state *st, const struct bl_guest_stats *s, bool steady, usec_t dt)
+static void note_growth(struct bl_vm_state *st, const struct bl_guest_stats *s, bool steady)
 {
-        bool exact = tells_balloon(s);
-        uint64_t used;
+        bool exact = tells_balloon(s), comparable;
+        usec_t dt = bl_sub_sat(s->at, st->used_at);
+        uint64_t used, rate;
 
         /* a report that tells its own balloon size is not disturbed by anything */
         used = bl_sub_sat(exact ? s->actual : s->total, bl_guest_available(s));
         if (exact != st->used_exact)
                 st->total = 0;
-        steady |= exact;
+        st->used_steady &= steady || exact;
         st->used_exact = exact;
-        if (st->total != 0 && dt >= 10 * DT_MIN && (steady || s->total != st->total))
-                st->need_rate = bl_min(bl_mul_sat(bl_sub_sat(used, st->used), BL_SEC) / dt, SPEED_MAX);
+        comparable = st->total != 0 && (st->used_steady || s->total != st->total);
+        rate = bl_min(bl_mul_sat(bl_sub_sat(used, st->used), BL_SEC) / bl_max(dt, GROWTH_SPAN), SPEED_MAX);
+        if (st->total != 0 && s->at >= st->used_at && dt < GROWTH_SPAN) {
+                if (comparable)
+                        st->need_rate = bl_max(st->need_rate, rate);
+                return;
+        }
+        if (comparable && dt > 0)
+                st->need_rate = rate;
         st->total = s->total;
         st->used = used;
+        st->used_at = s->at;
+        st->used_steady = true;
+}
+
+static void note_pressure(struct bl_vm_state *st, const struct bl_guest_stats *s)
+{
+        usec_t dt = bl_sub_sat(s->at, st->pressed_at);
+        bool pressed;
+
+        if (st->pressed_at != 0 && dt > 0) {
+                if (dt < PRESSED_SPAN)
+                        return;
+                pressed = rose(st->swap_in, s->swap_in, bl_rate_times(PRESSED_SWAP_IN, dt)) ||
+                          rose(st->psi_some, s->psi_some, bl_part(dt, PRESSED_PSI));
+                st->pressed = pressed ? st->pressed + (st->pressed < 1000) : 0;
+        }
+        st->pressed_at = s->at;
+        st->swap_in = s->swap_in;
+        st->psi_some = s->psi_some;
 }
 
 /*
@@ -144,7 +171,7 @@ static void place_report(struct bl_vm_state *st, const struct bl_vm *vm)
                 return;
         }
 
-        past_at(st, s->at, &low, &high);
+        bl_past_at(st, s->at, REPORT_BLUR, &low, &high);
         /* From before we first saw the VM, or just after: a balloon that was being filled then may have
          * been empty when the report was made. */
         if (st->past[0].since > bl_sub_sat(s->at, REPORT_BLUR))
@@ -176,24 +203,15 @@ static void note_report(struct bl_vm_state *st, const struct bl_vm *vm)
         if (good)
                 place_report(st, vm);
         else
-                past_at(st, s->at, &st->report_low, &st->report_high);
+                bl_past_at(st, s->at, REPORT_BLUR, &st->report_low, &st->report_high);
 
-        if (st->report_at != 0 && s->at > st->report_at) {
-                usec_t dt = s->at - st->report_at;
-                bool pressed = rose(st->swap_in, s->swap_in, bl_rate_times(PRESSED_SWAP_IN, dt)) ||
-                               rose(st->psi_some, s->psi_some, bl_part(dt, PRESSED_PSI));
-
-                st->pressed = pressed ? st->pressed + (st->pressed < 1000) : 0;
-        }
+        note_pressure(st, s);
         if (good)
-                note_growth(st, s, bl_max(high, st->report_high) - bl_min(low, st->report_low) < 8 * BL_STEP,
-                            bl_sub_sat(s->at, st->report_at));
+                note_growth(st, s, bl_max(high, st->report_high) - bl_min(low, st->report_low) < 8 * BL_STEP);
         else
                 st->need_rate = st->total = 0;
         st->report_at = s->at;
         st->report_held = bl_held(vm);
-        st->swap_in = s->swap_in;
-        st->psi_some = s->psi_some;
 }
 
 /* --- commands and how they are followed ------------------------------------------------------- */
@@ -403,12 +421,13 @@ void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *v
         note_progress(p, st, vm, c, at);
         judge_following(st, vm, c, at);
         judge_honesty(st, vm, c, at);
+        bl_learn_request(st, vm, c, at);
 
         /* Memory that was granted and then touched is no longer owed; nor is what the guest no longer has. */
         promised = bl_sub_sat(bl_has_or_gets(st, vm), held);
         st->spent = bl_min(st->credit, bl_sub_sat(held, st->held));
         st->credit = bl_min(st->credit - st->spent, promised);
-        if (bl_sub_sat(at, st->cmd_at) > PROMISE_KEPT)
+        if (bl_sub_sat(at, st->cmd_at) > BL_PROMISE_KEPT)
                 st->credit = 0;
 
         note_touching(st, held, bl_sub_sat(at, st->seen_at));

@@ -71,13 +71,50 @@ static uint64_t need_ahead(const struct bl_work *w)
                       bl_add_sat(bl_sub_sat(w->st->held, w->st->report_held), bl_rate_times(w->st->held_rate, BL_SEC)));
 }
 
-/* What it lacks: the reservation above all, then what it needs by its own figures. */
+/* The balloon that its own figures call for where it is short; 0: it is not. */
+static uint64_t called_for(const struct bl_work *w, const struct bl_need *now, bool *ret_pressed)
+{
+        const struct bl_vm_state *st = w->st;
+        uint64_t ahead = need_ahead(w), want;
+        bool oom;
+
+        *ret_pressed = false;
+        /* Short below three quarters of the margin, brought to one and a half of it: room to breathe,
+         * and far enough from both ends that it is not asked to give at once. */
+        want = bl_add_sat(bl_add_sat(now->floor, now->margin / 2), ahead);
+        if (w->base_up < bl_add_sat(bl_add_sat(now->need, now->margin / 4 * 3), ahead))
+                return want;
+
+        oom = st->bottom != 0 && w->vm->oom_deflate;
+        /* Reclaim in the guest causes stalls for a moment even where it has enough; two
+         * reports in a row, and not while it is giving, are more than that. */
+        if (!oom && (st->pressed < 2 || st->dir < 0))
+                return 0;
+        *ret_pressed = !oom;
+        return bl_max(want, bl_add_sat(w->base_up, bl_max(now->margin, now->need / 8)));
+}
+
+/* The balloon that its agent asks for; 0: it does not. */
+static uint64_t asked_for(const struct bl_tick *t, const struct bl_work *w, const struct bl_need *now)
+{
+        uint64_t most;
+
+        if (!w->st->asks)
+                return 0;
+        /* where margins are halved, nobody talks himself into more */
+        if (t->state < BL_STATE_HARD || !bl_has_need(w))
+                return w->st->request_to;
+        most = bl_add_sat(bl_add_sat(now->floor, now->margin / 2), need_ahead(w));
+        return bl_min(w->st->request_to, most);
+}
+
+/* What it lacks: the reservation above all, then what it needs by its own figures, or asks for. */
 static void find_due(const struct bl_tick *t, struct bl_work *w)
 {
         const struct bl_vm_state *st = w->st;
-        uint64_t reservation = bl_min(w->vm->reservation, w->highest), want;
-        struct bl_need now;
-        uint64_t ahead;
+        uint64_t reservation = bl_min(w->vm->reservation, w->highest), asked;
+        struct bl_need now = {};
+        bool pressed;
 
         if (!w->may_grant)
                 return;
@@ -86,30 +123,48 @@ static void find_due(const struct bl_tick *t, struct bl_work *w)
                 w->due_reserved = true;
                 return;
         }
-        if (!bl_has_need(w) || w->given_up)
+        if (w->given_up || (!bl_has_need(w) && !st->asks))
                 return;
 
-        /* the lower end of where the balloon was when the report was made: while it moves, the upper
-         * end would make need out of what it has just given */
-        bl_guest_need(w->vm, t->c, st->report_low, t->state >= BL_STATE_HARD, &now);
-
-        /* Short below three quarters of the margin, brought to one and a half of it: room to breathe,
-         * and far enough from both ends that it is not asked to give at once. */
-        ahead = need_ahead(w);
-        want = bl_add_sat(bl_add_sat(now.floor, now.margin / 2), ahead);
-        if (w->base_up >= bl_add_sat(bl_add_sat(now.need, now.margin / 4 * 3), ahead)) {
-                bool oom = st->bottom != 0 && w->vm->oom_deflate;
-
-                /* Reclaim in the guest causes stalls for a moment even where it has enough; two
-                 * reports in a row, and not while it is giving, are more than that. */
-                if (!oom && (st->pressed < 2 || st->dir < 0))
-                        return;
-                w->due_pressed = !oom;
-                want = bl_max(want, bl_add_sat(w->base_up, bl_max(now.margin, now.need / 8)));
+        if (bl_has_need(w)) {
+                /* the lower end of where the balloon was when the report was made: while it moves, the upper
+                 * end would make need out of what it has just given */
+                bl_guest_need(w->vm, t->c, st->report_low, t->state >= BL_STATE_HARD, &now);
+                w->called_for = called_for(w, &now, &pressed);
+                w->due_pressed = pressed;
         }
-        w->due = bl_sub_sat(bl_min(want, w->highest), w->base_up);
+        asked = asked_for(t, w, &now);
+        if (asked > bl_max(w->called_for, w->base_up)) {
+                w->due_asked = true;
+                w->due_pressed = false;
+        }
+        w->due = bl_sub_sat(bl_min(bl_max(w->called_for, asked), w->highest), w->base_up);
         if (w->due < t->c->dead_band)
                 w->due = 0;
+}
+
+/* One that asks for memory is not taken from meanwhile. */
+static void find_spared(const struct bl_tick *t, struct bl_work *w)
+{
+        const struct bl_vm *vm = w->vm;
+        const struct bl_vm_state *st = w->st;
+        bool below_floor;
+
+        /* Where the host itself is in need, those that ask may be all: their figures, fresh as they are, spare
+         * them what they need. */
+        w->spared = st->stops || (st->asks && t->state < BL_STATE_HARD);
+        below_floor = st->asks && vm->target < w->floor;
+        /* It asks for what it has, as one that is near its limit may while it is squeezed: nobody needs to be
+         * spared for that, and whoever waits for what it gives must not wait longer. */
+        if (!st->stops && vm->request.bytes < t->c->dead_band)
+                w->spared = false;
+        /* an administrator's limit stands above what a guest asks for */
+        if (!(w->spared || below_floor) || t->c->test.no_turn_back || vm->in_flight ||
+            vm->actual > bl_min(vm->limit, vm->max) || bl_add_sat(vm->target, BL_STEP) > vm->actual)
+                return;
+        w->turn_back = true;
+        w->moving = false;
+        w->base = w->holds;
 }
 
 uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c)
@@ -151,6 +206,8 @@ static void prepare_one(const struct bl_tick *t, struct bl_work *w)
         w->settling = st->cmd_at != 0 && bl_sub_sat(t->now, st->cmd_at) < c->settle && st->last_dir != 0;
 
         find_due(t, w);
+        if (st->asks || st->stops)
+                find_spared(t, w);
 
         if (w->may_take && vm->actual > vm->limit) {
                 uint64_t to = bl_max(vm->limit, t->now >= st->retry_at ? w->floor : w->lowest);

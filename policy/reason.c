@@ -37,6 +37,10 @@ static const char *const reasons[_BL_WHY_MAX] = {
         [BL_WHY_SKIP_MIGRATING] = "skip.migrating",
         [BL_WHY_SKIP_HUNG] = "skip.hung",
         [BL_WHY_SKIP_BOOTING] = "skip.booting",
+        [BL_WHY_GRANT_REQUEST] = "grant.request",
+        [BL_WHY_STOP_REQUEST] = "stop.request",
+        [BL_WHY_SKIP_ASKS] = "skip.asks",
+        [BL_WHY_SKIP_ASKS_IDLY] = "skip.asks-idly",
 };
 
 static const char *const holds[_BL_HOLD_MAX] = {

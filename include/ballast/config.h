@@ -23,6 +23,10 @@ struct bl_policy_config {
         usec_t lead_min; /* growth is met at least this far ahead */
         usec_t lead_max; /* and at most this far */
         usec_t lying_after; /* it says it gave, and the host has seen nothing for this long */
+        usec_t request_life; /* what a guest's agent asked for is forgotten after this */
+        usec_t stop_hold; /* nothing is taken for this much longer from one that was near its OOM killer */
+        usec_t idle_asker_after; /* it asks, and has not used what it got, for this long */
+        usec_t deaf_first; /* it is not heard then; doubles, up to retry_max */
 
         /* Safety mechanisms off: tests only, never set from a file.  Each has
          * a scenario in tests/sim that fails when it is set. */
@@ -32,6 +36,10 @@ struct bl_policy_config {
                 bool no_floors;
                 bool no_hysteresis;
                 bool no_stale_check;
+                bool no_requests; /* nobody is heard */
+                bool no_reserve; /* the part of the host that is kept free is kept from those that ask, too */
+                bool no_turn_back; /* one that asks is given to, but what is being taken from it is taken */
+                bool no_idle_askers; /* everybody is heard for ever */
         } test;
 };
 

@@ -56,6 +56,10 @@ enum bl_reason {
         BL_WHY_SKIP_MIGRATING, /* skip.migrating */
         BL_WHY_SKIP_HUNG, /* skip.hung */
         BL_WHY_SKIP_BOOTING, /* skip.booting: its balloon driver has not been seen yet */
+        BL_WHY_GRANT_REQUEST, /* grant.request: its agent asks for it */
+        BL_WHY_STOP_REQUEST, /* stop.request: its agent asks for memory while some is being taken from it */
+        BL_WHY_SKIP_ASKS, /* skip.asks: its agent asks for memory */
+        BL_WHY_SKIP_ASKS_IDLY, /* skip.asks-idly: its agent asks, and it does not use what it gets */
         _BL_WHY_MAX,
 };
 
@@ -68,15 +72,17 @@ struct bl_decision {
         enum bl_engine_id engine;
         enum bl_reason why;
         bool act; /* false: leave it, `why` says why */
+        bool stuck;
+        bool lying;
+        bool asked; /* `due` is what its agent asks for, not what its figures say */
         uint64_t from; /* balloon when decided: what one more look must still find */
         uint64_t to; /* new balloon target */
         uint64_t floor; /* least that this guest needs by its own figures; `from` where those are not good */
         uint64_t want; /* what it would have with memory to spare */
         uint64_t due; /* bytes that it is short of and entitled to; 0: not short */
         uint64_t speed; /* bytes/s that it was seen to give */
-        bool stuck;
-        bool lying;
         usec_t retry_at; /* when a stuck one is asked again; 0: not stuck */
+        usec_t deaf_until; /* its requests count for nothing until then; 0: they count */
 };
 
 struct bl_plan {

@@ -76,6 +76,14 @@ struct bl_guest_stats {
         uint64_t ballooned; /* agent only: what the guest's kernel counts as being in its balloon */
 };
 
+/* What a guest's agent asked for (wire.h, bl_wire_request).  Untrusted. */
+struct bl_guest_request {
+        usec_t at; /* when it arrived; 0: never */
+        uint64_t bytes; /* more than it had then; 0: it only says that it stalls */
+        bool stop; /* it is near its OOM killer: nothing may be taken from it */
+        usec_t deadline; /* from `at` on, until it has nothing left; BL_UNSET: it does not say */
+};
+
 /* What an engine could do for a VM now (engine.h, propose). */
 struct bl_offer {
         uint64_t takes; /* bytes it could take from this VM at most; 0: nothing */
@@ -111,6 +119,7 @@ struct bl_vm {
         uint64_t overhead; /* part of `resident` that is the VMM's own, estimated */
 
         struct bl_guest_stats stats;
+        struct bl_guest_request request;
         struct bl_offer offer[_BL_ENGINE_MAX];
 };
 

@@ -73,9 +73,16 @@ static void add_guest(struct sim *s, uint64_t *seed, bool cooperative)
         g->rate = range(seed, 1, 15) * BL_MIB;
         if (chance(seed, 20))
                 g->stats = SIM_STATS_NO_AVAILABLE;
+        if (chance(seed, 50))
+                g->asks = SIM_ASKS;
         if (cooperative)
                 return;
 
+        if (chance(seed, 15)) {
+                g->asks = SIM_ASKS_ALWAYS;
+                g->ask_bytes = sim_random(seed) >> range(seed, 0, 63);
+        }
+        g->ask_stop = chance(seed, 20);
         if (chance(seed, 15))
                 g->limit = range(seed, used + g->own + 128 * BL_MIB, max);
         g->reservation = bl_min(g->reservation, g->limit);
@@ -106,7 +113,7 @@ static void disturb(struct sim *s, uint64_t *seed, bool cooperative)
 {
         struct sim_guest *g = &s->g[range(seed, 0, s->n - 1)];
 
-        switch (range(seed, 0, cooperative ? 2 : 9)) {
+        switch (range(seed, 0, cooperative ? 2 : 11)) {
         case 0:
         case 1:
                 g->want = range(seed, 64 * BL_MIB, g->max / 2);
@@ -137,6 +144,13 @@ static void disturb(struct sim *s, uint64_t *seed, bool cooperative)
         case 9:
                 g->want = range(seed, 64 * BL_MIB, g->max);
                 g->hung = !g->hung && chance(seed, 20);
+                break;
+        case 10:
+                g->asks = (enum sim_asks)range(seed, 0, 2);
+                g->ask_bytes = range(seed, 0, g->max);
+                break;
+        case 11:
+                sim_ask(s, g, sim_random(seed) >> range(seed, 0, 63), chance(seed, 50));
                 break;
         }
 }
@@ -219,6 +233,8 @@ static void benign(uint64_t first)
                 s->g[i].cache_want = s->g[i].cache;
         sim_run(s, 40 * BL_SEC);
         squeezed += s->commands > 0;
+        for (size_t i = 0; i < n; i++)
+                kept(first, !s->g[i].deaf || s->g[i].asks != SIM_ASKS, "one that asks for what it needs was not heard");
         kept(first, f->kills == 0, "a guest was squeezed to death");
         kept(first, f->below_need == 0, "a guest told to be smaller than it needs");
         kept(first, f->overdraft == 0, "a grant of memory that was not free");

@@ -5,6 +5,13 @@
 
 #define GUEST_RESERVE (4 * BL_MIB) /* a Linux guest keeps this free, whatever happens */
 
+/* How its agent watches it, whose own figures these are: it asks below three quarters of a margin and what it
+ * takes in half a second, for one and a half and what it takes in a second. */
+#define AGENT_LOOK   (40 * BL_MSEC)
+#define AGENT_MARGIN (64 * BL_MIB)
+/* The host decides no more often (daemon/channel/agent.h, BL_AGENT_REQUEST_GAP). */
+#define HEARD_GAP (20 * BL_MSEC)
+
 struct sim *sim_new(uint64_t budget)
 {
         struct sim *s = calloc(1, sizeof(*s));
@@ -58,6 +65,7 @@ struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_
                 .target = max,
                 .used = used,
                 .booted_at = s->now - 600 * BL_SEC,
+                .least = UINT64_MAX,
         };
         snprintf(g->name, sizeof(g->name), "%s", name);
         /* looks random, is the same each time */
@@ -251,22 +259,28 @@ static void work(struct sim *s, struct sim_guest *g)
                 g->psi_some += s->step / 2;
 }
 
+static uint64_t available(const struct sim_guest *g)
+{
+        return bl_sub_sat(guest_free(g) + g->cache, GUEST_RESERVE);
+}
+
 static void report(struct sim *s, struct sim_guest *g)
 {
         struct bl_guest_stats *r = &g->report;
         bool deflate = g->deflate_oom;
 
-        if (g->stats == SIM_STATS_STALE || s->now < r->at + g->period)
+        if (g->stats == SIM_STATS_STALE)
                 return;
 
         g->true_need = g->used + g->own;
         *r = (struct bl_guest_stats){
-                .source = BL_STATS_BALLOON,
+                .source = g->asks == SIM_ASKS_NEVER ? BL_STATS_BALLOON : BL_STATS_AGENT,
                 .at = s->now,
                 .period = g->period,
                 /* with deflate-on-oom Linux counts the balloon as used memory */
                 .total = (deflate ? g->max : g->actual) - g->own,
-                .available = bl_sub_sat(guest_free(g) + g->cache, GUEST_RESERVE),
+                .actual = g->asks == SIM_ASKS_NEVER ? 0 : g->actual,
+                .available = available(g),
                 .unused = guest_free(g),
                 .caches = g->cache,
                 .swap_total = g->swap_total,
@@ -295,6 +309,33 @@ static void report(struct sim *s, struct sim_guest *g)
                 r->available = BL_UNSET;
                 break;
         }
+}
+
+void sim_ask(struct sim *s, struct sim_guest *g, uint64_t bytes, bool stop)
+{
+        report(s, g);
+        g->request = (struct bl_guest_request){.at = s->now, .bytes = bytes, .stop = stop, .deadline = BL_UNSET};
+        if (g->asked_at == 0 && g->target <= g->actual && g->actual < g->limit)
+                g->asked_at = s->now;
+        if (!s->config.test.no_requests && s->now >= s->last_tick + HEARD_GAP)
+                s->next_tick = s->now;
+}
+
+static void agent(struct sim *s, struct sim_guest *g)
+{
+        uint64_t used = g->used + g->swapped, rate;
+        usec_t dt = s->now - g->looked_at;
+
+        if (g->asks == SIM_ASKS_NEVER || dt < AGENT_LOOK)
+                return;
+        rate = g->looked_at == 0 ? 0 : bl_sub_sat(used, g->looked_used) * BL_SEC / dt;
+        g->looked_at = s->now;
+        g->looked_used = used;
+
+        if (g->asks == SIM_ASKS_ALWAYS)
+                sim_ask(s, g, g->ask_bytes, g->ask_stop);
+        else if (available(g) < AGENT_MARGIN * 3 / 4 + rate / 2)
+                sim_ask(s, g, AGENT_MARGIN * 3 / 2 + rate - available(g), g->ask_stop);
 }
 
 /* --- the host ------------------------------------------------------------------------------------- */
@@ -350,6 +391,7 @@ static void sense(struct sim *s)
                         .resident_at = s->now,
                         .overhead = g->overhead,
                         .stats = g->report,
+                        .request = g->request,
                 };
                 memcpy(vm->uuid, g->uuid, BL_UUID_LEN);
                 vm->offer[BL_ENGINE_BALLOON] = (struct bl_offer){
@@ -383,6 +425,12 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
                 f->grain++;
         if (d->why == BL_WHY_PARK_STUCK)
                 return;
+        if (d->why == BL_WHY_STOP_REQUEST) {
+                /* at the top there may be no target of our own but the one below */
+                if (d->to + g->grain < d->from || d->to <= vm->target || g->request.at == 0)
+                        f->nonsense++;
+                return;
+        }
 
         if (d->to == vm->target)
                 f->nonsense++;
@@ -412,7 +460,8 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
 
 static void act(struct sim *s)
 {
-        uint64_t granted = 0, mark = s->plan.marks.mark[BL_STATE_CLEAR];
+        uint64_t granted = 0, asked = 0;
+        const uint64_t *mark = s->plan.marks.mark;
 
         if (s->plan.state != s->plan.state_before)
                 s->state_changes++;
@@ -423,12 +472,22 @@ static void act(struct sim *s)
                 int dir;
 
                 check(s, g, &s->snapshot.vms[i], d, i);
+                g->deaf |= d->deaf_until != 0;
                 if (!d->act)
                         continue;
 
-                if (d->why != BL_WHY_PARK_STUCK) {
-                        if (d->to > d->from)
+                if (d->why == BL_WHY_STOP_REQUEST) {
+                        g->turned_back++;
+                } else if (d->why != BL_WHY_PARK_STUCK) {
+                        if (d->to > d->from) {
                                 granted += bl_sub_sat(d->to, had);
+                                /* what a guest asks for comes out of the reserve */
+                                if (d->why == BL_WHY_GRANT_REQUEST)
+                                        asked += bl_sub_sat(d->to, had);
+                                if (g->asked_at != 0)
+                                        g->waited = bl_max(g->waited, s->now - g->asked_at);
+                                g->asked_at = 0;
+                        }
                         dir = d->to < d->from ? -1 : 1;
                         if (g->last_dir != 0 && dir != g->last_dir) {
                                 g->reversals++;
@@ -442,7 +501,9 @@ static void act(struct sim *s)
                 g->target_at = s->now;
                 g->oom_deflated = false;
         }
-        if (granted > 0 && s->snapshot.host.free < mark + granted)
+        if (granted > asked && s->snapshot.host.free < mark[BL_STATE_CLEAR] + granted - asked)
+                s->faults.overdraft++;
+        if (asked > 0 && s->snapshot.host.free < mark[BL_STATE_HARD] + granted)
                 s->faults.overdraft++;
 }
 
@@ -459,6 +520,7 @@ static void talk_host(const struct sim *s)
 
 static void tick(struct sim *s)
 {
+        s->last_tick = s->now;
         sense(s);
         bl_plan_clear(&s->plan);
         assert_int_equal(bl_policy_decide(s->policy, &s->snapshot, &s->config, s->now, &s->plan), 0);
@@ -485,7 +547,10 @@ static void step(struct sim *s)
                 if (g->run == BL_RUN_RUNNING) {
                         balloon(s, g);
                         work(s, g);
-                        report(s, g);
+                        g->least = bl_min(g->least, available(g));
+                        if (s->now >= g->report.at + g->period)
+                                report(s, g);
+                        agent(s, g);
                 }
                 s->faults.kills += g->kills - kills;
         }
@@ -538,6 +603,8 @@ void sim_reboot(struct sim *s, struct sim_guest *g)
         g->used = 64 * BL_MIB;
         g->cache = g->touched = g->swapped = g->swap_in = g->lied = g->psi_some = 0;
         g->report = (struct bl_guest_stats){};
+        g->request = (struct bl_guest_request){};
+        g->looked_at = 0;
 }
 
 void sim_assert_kept(const struct sim *s)

@@ -31,6 +31,13 @@ enum sim_stats {
         SIM_STATS_NO_AVAILABLE, /* an old kernel: no MemAvailable */
 };
 
+/* What its agent asks for. */
+enum sim_asks {
+        SIM_ASKS_NEVER, /* it has none: its figures come from the balloon */
+        SIM_ASKS, /* when it is short, for what it is short of */
+        SIM_ASKS_ALWAYS, /* for `ask_bytes` each time that it looks */
+};
+
 struct sim_guest {
         char name[24];
         uint8_t uuid[BL_UUID_LEN];
@@ -54,6 +61,9 @@ struct sim_guest {
         bool deflate_oom;
         bool untouched_first; /* gives pages first that it never used */
         enum sim_stats stats;
+        enum sim_asks asks;
+        uint64_t ask_bytes;
+        bool ask_stop; /* says that its OOM killer is near */
         enum bl_vm_run run;
         bool managed, hung;
         enum bl_hold hold;
@@ -74,13 +84,21 @@ struct sim_guest {
         uint64_t psi_some;
         bool oom_deflated;
         struct bl_guest_stats report;
+        struct bl_guest_request request;
+        usec_t looked_at; /* by its agent */
+        uint64_t looked_used;
         uint64_t true_need; /* at the last report */
         unsigned int kills; /* by its OOM killer while the balloon held memory */
+        uint64_t least; /* available to it, ever */
 
         /* what was done to it */
         unsigned int commands;
         int last_dir;
         unsigned int reversals;
+        usec_t asked_at; /* it waits since then; 0: it does not */
+        usec_t waited; /* longest from a request to a grant */
+        unsigned int turned_back; /* told to keep what it was told to give */
+        bool deaf; /* ever */
 };
 
 /* Promises broken so far. */
@@ -106,7 +124,7 @@ struct sim {
         uint64_t other_rate;
         bool is_ram, psi;
         usec_t step, tick;
-        usec_t now, next_tick;
+        usec_t now, next_tick, last_tick;
 
         size_t n;
         struct sim_guest *g;
@@ -133,6 +151,9 @@ struct sim *sim_crowded(unsigned int n);
 
 /* An ideal guest: `max` bytes, uses `used`, its cache fills it up if `cached`. */
 struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_t used, bool cached);
+
+/* Its agent reports and asks, and the host decides at once. */
+void sim_ask(struct sim *s, struct sim_guest *g, uint64_t bytes, bool stop);
 
 uint64_t sim_resident(const struct sim_guest *g);
 uint64_t sim_host_free(const struct sim *s);

@@ -539,6 +539,366 @@ static void test_forgets_the_gone(void **state)
         teardown(&f);
 }
 
+/* --- requests ------------------------------------------------------------------------------------ */
+
+static void ask(struct fixture *f, struct bl_vm *v, uint64_t bytes, bool stop)
+{
+        v->request = (struct bl_guest_request){.at = f->s.at, .bytes = bytes, .stop = stop, .deadline = BL_UNSET};
+        v->stats.at = f->s.at;
+        v->stats.source = BL_STATS_AGENT;
+}
+
+/* The command is given, and the guest there at once. */
+static void follow(struct fixture *f, size_t i)
+{
+        struct bl_vm *v = &f->vms[i];
+        uint64_t to = f->plan.d[i].to;
+
+        assert_true(f->plan.d[i].act);
+        v->stats.total += to - v->actual;
+        v->stats.available += to - v->actual;
+        v->stats.actual = v->actual = v->target = to;
+        v->target_at = f->s.at;
+}
+
+static void test_request(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 3000);
+        /* it is not short: 324 used, a margin of 96, 200 available */
+        v = add(&f, vm("web1", 524, 200));
+        add(&f, vm("web2", 524, 200));
+        decide(&f);
+        assert_false(f.plan.d[0].act);
+
+        later(&f, BL_SEC);
+        ask(&f, v, 300 * BL_MIB, false);
+        decide(&f);
+        expect(&f, 0, BL_WHY_GRANT_REQUEST, "gives 300 MiB to web1 (524 MiB to 824 MiB): its agent asks for 300 MiB");
+        assert_true(f.plan.d[0].asked);
+        assert_int_equal(f.plan.d[0].due, 300 * BL_MIB);
+
+        /* on its way: neither the same request nor one that says the same again asks for more */
+        v->target = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        later(&f, BL_SEC / 10);
+        assert_false(f.plan.d[0].act);
+        ask(&f, v, 300 * BL_MIB, false);
+        later(&f, BL_SEC / 10);
+        assert_false(f.plan.d[0].act);
+        /* one for more asks for the difference */
+        ask(&f, v, 350 * BL_MIB, false);
+        decide(&f);
+        assert_true(f.plan.d[0].act);
+        assert_int_equal(f.plan.d[0].to, 874 * BL_MIB);
+        follow(&f, 0);
+
+        /* it is there: satisfied, and not asked for again in each tick */
+        for (int i = 0; i < 20; i++) {
+                later(&f, BL_SEC / 10);
+                assert_false(f.plan.d[0].act);
+                assert_false(f.plan.d[0].asked);
+        }
+        /* a new one counts from there */
+        ask(&f, v, 100 * BL_MIB, true);
+        decide(&f);
+        expect(&f, 0, BL_WHY_GRANT_REQUEST,
+               "gives 100 MiB to web1 (874 MiB to 974 MiB): its agent asks for 100 MiB, as its OOM killer is near");
+        /* less than is worth a command */
+        follow(&f, 0);
+        ask(&f, v, f.c.dead_band - 1, false);
+        later(&f, BL_SEC);
+        assert_false(f.plan.d[0].act);
+        teardown(&f);
+}
+
+/* A request that was not answered is forgotten, and one from the future is none. */
+static void test_request_is_forgotten(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 900);
+        f.c.test.no_reserve = true;
+        v = add(&f, vm("web1", 524, 200));
+        add(&f, vm("rich", 2048, 1500));
+        ask(&f, v, 300 * BL_MIB, false);
+        v->stats.source = BL_STATS_BALLOON; /* its agent is not heard any more */
+        v->request.at = f.s.at + BL_SEC;
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_NOTHING);
+        /* when its time has come it counts */
+        later(&f, BL_SEC);
+        expect(&f, 0, BL_WHY_WAIT_FREE,
+               "leaves web1 alone: its agent asks for 300 MiB, and must wait until memory is free (900 MiB of a "
+               "1.0 GiB goal)");
+        later(&f, f.c.request_life - 1);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_WAIT_FREE);
+        later(&f, 1);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_NOTHING);
+        assert_int_equal(f.plan.d[0].due, 0);
+        teardown(&f);
+}
+
+/* Others give in the same tick, in a host that is not in need. */
+static void test_request_makes_others_give(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 1062);
+        f.c.test.no_reserve = true;
+        v = add(&f, vm("poor", 524, 200));
+        add(&f, vm("rich", 2048, 1500));
+        decide(&f);
+        assert_false(f.plan.d[1].act);
+        ask(&f, v, 300 * BL_MIB, false);
+        decide(&f);
+        assert_int_equal(f.plan.state, BL_STATE_CLEAR);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_WAIT_FREE);
+        assert_int_equal(f.plan.d[1].why, BL_WHY_TAKE_FOR_OTHER);
+        assert_in_range((f.plan.d[1].from - f.plan.d[1].to) / BL_MIB, 298, 301);
+        teardown(&f);
+}
+
+/* What is kept free goes to one that asks, down to the mark of hard, while the others begin to give. */
+static void test_request_uses_reserve(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 1062);
+        v = add(&f, vm("poor", 524, 200));
+        add(&f, vm("rich", 2048, 1500));
+        ask(&f, v, 300 * BL_MIB, false);
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_GRANT_REQUEST);
+        assert_in_range((f.plan.d[0].to - f.plan.d[0].from) / BL_MIB, 298, 301);
+        teardown(&f);
+        /* and not below */
+        setup(&f, 420);
+        v = add(&f, vm("poor", 524, 200));
+        add(&f, vm("rich", 2048, 1500));
+        ask(&f, v, 300 * BL_MIB, false);
+        decide(&f);
+        assert_true(f.plan.d[0].to - f.plan.d[0].from <= 420 * BL_MIB - f.plan.marks.mark[BL_STATE_HARD]);
+        assert_int_equal(f.plan.d[1].act, true);
+        teardown(&f);
+}
+
+/* It asked, got it, and reports that it has plenty: nobody is spared for what is over. */
+static void test_request_is_over(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = add(&f, vm("web1", 2048, 1000));
+        v->limit = v->actual;
+        ask(&f, v, 8 * BL_MIB, true);
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_SKIP_ASKS);
+        later(&f, 100 * BL_MSEC);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_SKIP_ASKS);
+        later(&f, 200 * BL_MSEC);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_SOFT);
+        teardown(&f);
+}
+
+/* One that has what it asks for, near its limit, does not stop others' waiting for what it gives. */
+static void test_request_for_nothing(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = add(&f, vm("web1", 2048, 1000));
+        ask(&f, v, BL_MIB, false);
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_SOFT);
+        teardown(&f);
+}
+
+/* Not taken from while it asks; near its OOM killer for a while longer; never in the way of a host in need. */
+static void test_request_spares(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        for (int stop = 0; stop <= 1; stop++) {
+                for (int hard = 0; hard <= 1; hard++) {
+                        setup(&f, hard ? 300 : 600);
+                        v = add(&f, vm("web1", 2048, 1000));
+                        v->limit = v->actual;
+                        ask(&f, v, 8 * BL_MIB, stop == 1);
+                        v->stats.source = BL_STATS_BALLOON; /* its agent is not heard any more */
+                        decide(&f);
+                        if (hard && !stop) {
+                                assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_HARD);
+                                teardown(&f);
+                                continue;
+                        }
+                        expect(&f, 0, BL_WHY_SKIP_ASKS,
+                               stop ? "leaves web1 alone: its agent asks for 8 MiB, as its OOM killer is near"
+                                    : "leaves web1 alone: its agent asks for 8 MiB");
+                        assert_true(f.plan.unmet > 0);
+                        later(&f, f.c.request_life);
+                        if (!stop) {
+                                assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_SOFT);
+                                teardown(&f);
+                                continue;
+                        }
+                        assert_int_equal(f.plan.d[0].why, BL_WHY_SKIP_ASKS);
+                        v->request.at = 0; /* its agent has gone, which changes nothing */
+                        later(&f, f.c.stop_hold);
+                        assert_true(f.plan.d[0].act);
+                        teardown(&f);
+                }
+        }
+}
+
+static void test_request_turns_back(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = add(&f, vm("web1", 2048, 1000));
+        add(&f, vm("web2", 2048, 1000));
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_SOFT);
+        v->target = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        v->actual = v->stats.actual = 2000 * BL_MIB;
+        v->stats.total -= 48 * BL_MIB;
+        v->stats.available -= 48 * BL_MIB;
+        f.s.at += BL_SEC / 10;
+        ask(&f, v, 100 * BL_MIB, false);
+        /* a command that is not answered yet comes first */
+        v->in_flight = true;
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_IN_FLIGHT);
+        v->in_flight = false;
+        decide(&f);
+        expect(&f, 0, BL_WHY_STOP_REQUEST,
+               "puts the target of web1 back to 2.0 GiB: its agent asks for 100 MiB, and it was told to be 1.8 GiB");
+        assert_int_equal(f.plan.d[0].to, 2000 * BL_MIB);
+        /* and the other one is asked for its part */
+        assert_true(f.plan.d[1].act);
+        assert_true(f.plan.d[1].from - f.plan.d[1].to > 300 * BL_MIB);
+        v->target = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        later(&f, BL_SEC / 10);
+        assert_false(f.plan.d[0].act);
+        teardown(&f);
+
+        /* above its limit: that is the administrator's word */
+        setup(&f, 8000);
+        v = add(&f, vm("web1", 2048, 1500));
+        v->limit = BL_GIB;
+        ask(&f, v, 100 * BL_MIB, true);
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_LIMIT);
+        v->target = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        later(&f, BL_SEC / 10);
+        assert_false(f.plan.d[0].act);
+        teardown(&f);
+}
+
+/* Goes on asking and does not use what it got: not heard, for twice as long each time. */
+static void test_asks_idly(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+        usec_t times[6], last = 0;
+        int n = 0;
+
+        (void)state;
+        setup(&f, 3000);
+        v = add(&f, vm("web1", 524, 200));
+        v->limit = BL_GIB;
+        decide(&f);
+        for (int i = 0; i < 7000 && n < 6; i++) {
+                ask(&f, v, 20 * BL_MIB, true);
+                later(&f, 150 * BL_MSEC);
+                if (f.plan.d[0].act)
+                        follow(&f, 0);
+                if (f.plan.d[0].deaf_until > last) {
+                        last = f.plan.d[0].deaf_until;
+                        times[n++] = last - f.s.at;
+                        assert_false(f.plan.d[0].act);
+                }
+        }
+        assert_int_equal(n, 6);
+        for (int i = 0; i < 6; i++)
+                assert_int_equal(times[i], f.c.deaf_first << i);
+        expect(&f, 0, BL_WHY_SKIP_ASKS_IDLY,
+               "leaves web1 alone: its agent asks for 20 MiB, as its OOM killer is near, but it does not use what "
+               "it gets; it is heard again in 6 min");
+        /* not spared either */
+        v->resident = v->actual + v->overhead;
+        later(&f, 3 * BL_SEC);
+        f.s.host.free = 600 * BL_MIB;
+        later(&f, BL_SEC);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_SOFT);
+        /* and short by its figures it is helped as ever */
+        f.s.host.free = 3000 * BL_MIB;
+        v->limit = v->max;
+        v->stats.available = 10 * BL_MIB;
+        later(&f, 20 * BL_SEC);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_GRANT_NEED);
+        teardown(&f);
+
+        /* one that uses what it gets is heard for ever */
+        setup(&f, 3000);
+        v = add(&f, vm("web1", 524, 200));
+        add(&f, vm("web2", 1500, 1000));
+        decide(&f);
+        for (int i = 0; i < 400; i++) {
+                if (i % 4 == 0)
+                        ask(&f, v, 20 * BL_MIB, false);
+                later(&f, 150 * BL_MSEC);
+                assert_int_equal(f.plan.d[0].deaf_until, 0);
+                if (f.plan.d[0].act && v->actual < 900 * BL_MIB) {
+                        follow(&f, 0);
+                        v->resident += 16 * BL_MIB;
+                }
+                if (v->actual >= 900 * BL_MIB)
+                        break;
+        }
+        assert_true(v->actual >= 900 * BL_MIB);
+        teardown(&f);
+}
+
+/* It only says that it stalls: a sign of pressure, and no reason to give or to turn anything back. */
+static void test_stalls(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = add(&f, vm("stalls", 1500, 700));
+        add(&f, vm("other", 1500, 700));
+        ask(&f, v, 0, false);
+        decide(&f);
+        assert_false(f.plan.d[0].act);
+        assert_int_equal(f.plan.d[1].why, BL_WHY_TAKE_SOFT);
+        assert_int_equal(f.plan.d[0].due, 0);
+        teardown(&f);
+}
+
 static void test_limit_and_park(void **state)
 {
         struct fixture f;
@@ -731,6 +1091,10 @@ static void test_anything(void **state)
                                               &v->stats.swap_in,
                                               &v->stats.psi_some,
                                               &v->stats.unevictable,
+                                              &v->stats.hugetlb,
+                                              &v->request.at,
+                                              &v->request.bytes,
+                                              &v->request.deadline,
                                               &v->offer[0].takes,
                                               &v->offer[0].gives,
                                               &v->offer[0].grain,
@@ -756,6 +1120,8 @@ static void test_anything(void **state)
                                 v->in_flight = seed >> 21 & 1;
                                 v->hung = seed >> 22 & 1;
                                 v->run = seed >> 23 & 1 ? BL_RUN_PAUSED : BL_RUN_RUNNING;
+                                v->request.stop = seed >> 24 & 1;
+                                v->request.at = f.s.at - (seed >> 25) % BL_SEC;
                                 break;
                         default: {
                                 struct bl_vm fresh = vm(v->name, 512 + (seed >> 30) % 1536, (seed >> 40) % 500);
@@ -790,6 +1156,12 @@ static void test_anything(void **state)
                         if (d->why == BL_WHY_PARK_STUCK)
                                 continue;
                         assert_true(d->to != v->target);
+                        if (d->why == BL_WHY_STOP_REQUEST) {
+                                assert_true(v->actual <= v->limit);
+                                assert_true(d->to > v->target);
+                                assert_true(d->to <= v->max);
+                                continue;
+                        }
                         if (d->to < d->from)
                                 assert_true(d->to >= bl_min(v->reservation, v->limit));
                         if (d->to > d->from)
@@ -909,6 +1281,16 @@ int main(void)
                 cmocka_unit_test(test_report_tells_its_balloon),
                 cmocka_unit_test(test_settling),
                 cmocka_unit_test(test_forgets_the_gone),
+                cmocka_unit_test(test_request),
+                cmocka_unit_test(test_request_is_forgotten),
+                cmocka_unit_test(test_request_makes_others_give),
+                cmocka_unit_test(test_request_uses_reserve),
+                cmocka_unit_test(test_request_for_nothing),
+                cmocka_unit_test(test_request_is_over),
+                cmocka_unit_test(test_request_spares),
+                cmocka_unit_test(test_request_turns_back),
+                cmocka_unit_test(test_asks_idly),
+                cmocka_unit_test(test_stalls),
                 cmocka_unit_test(test_limit_and_park),
                 cmocka_unit_test(test_order_and_memory),
                 cmocka_unit_test(test_copy),

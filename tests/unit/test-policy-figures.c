@@ -240,7 +240,55 @@ static void test_floor(void **state)
         vm.stats.available = vm.stats.total;
         vm.stats.unevictable = 300 * BL_MIB;
         vm.stats.hugetlb = 200 * BL_MIB;
-        assert_int_equal(floor_of(&vm, &c, false), (300 + 200 + 64 + 64) * BL_MIB);
+        assert_int_equal(floor_of(&vm, &c, false), (300 + 200 + 64 + 96) * BL_MIB);
+}
+
+/* Swap stands in for memory as far as it has room, and as there is what can go there. */
+static void test_floor_and_swap(void **state)
+{
+        struct bl_policy_config c = config();
+        struct bl_vm vm = good_vm();
+
+        (void)state;
+        /* full: as good as none, and what is in it would come back */
+        vm.stats.swap_total = 100 * BL_MIB;
+        vm.stats.swap_free = 0;
+        assert_int_equal(floor_of(&vm, &c, false), (460 + 64 + 100 + 96) * BL_MIB);
+        /* nearly full: room for 16 MiB, so three quarters of the half margin */
+        vm.stats.swap_total = 116 * BL_MIB;
+        vm.stats.swap_free = 16 * BL_MIB;
+        assert_int_equal(floor_of(&vm, &c, false), (460 + 64 + 100 + 64 + 24) * BL_MIB);
+        /* what is left until its OOM killer comes is one margin and a half at least, wherever swap stands */
+        for (uint64_t room = 0; room < 200; room++) {
+                vm.stats.swap_free = room * BL_MIB;
+                vm.stats.swap_total = vm.stats.swap_free;
+                assert_true(floor_of(&vm, &c, false) + vm.stats.swap_free >= (460 + 64 + 96) * BL_MIB);
+        }
+
+        /* how much of it is free is not said: it is neither room nor need */
+        vm.stats.swap_total = BL_GIB;
+        vm.stats.swap_free = BL_UNSET;
+        assert_int_equal(floor_of(&vm, &c, false), (460 + 64 + 96) * BL_MIB);
+}
+
+/* What is locked or in huge pages, used or free, is need, and cannot go to swap. */
+static void test_floor_and_pinned(void **state)
+{
+        struct bl_policy_config c = config();
+        struct bl_vm vm = good_vm();
+
+        (void)state;
+        /* of 460 used 400 are free huge pages: not in MemAvailable, so they are counted once */
+        vm.stats.hugetlb = 400 * BL_MIB;
+        assert_int_equal(floor_of(&vm, &c, false), (460 + 64 + 64 + 2) * BL_MIB);
+        /* 30 of the rest are mlocked: there are 30 left for the swap of 1 GiB */
+        vm.stats.unevictable = 30 * BL_MIB;
+        assert_int_equal(floor_of(&vm, &c, false), (460 + 64 + 64 + 17) * BL_MIB);
+        vm.stats.unevictable = 60 * BL_MIB;
+        assert_int_equal(floor_of(&vm, &c, false), (460 + 64 + 64 + 32) * BL_MIB);
+        /* more than it has is as much as it has */
+        vm.stats.hugetlb = vm.stats.unevictable = 900 * BL_MIB;
+        assert_int_equal(floor_of(&vm, &c, false), BL_GIB + 2 * (BL_GIB / 10 / 2) + BL_GIB / 10 / 2);
 }
 
 static void test_floor_without_memavailable(void **state)
@@ -301,6 +349,8 @@ int main(void)
                 cmocka_unit_test(test_stats_check),
                 cmocka_unit_test(test_stats_age),
                 cmocka_unit_test(test_floor),
+                cmocka_unit_test(test_floor_and_swap),
+                cmocka_unit_test(test_floor_and_pinned),
                 cmocka_unit_test(test_floor_without_memavailable),
                 cmocka_unit_test(test_floor_of_anything),
         };

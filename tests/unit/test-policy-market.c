@@ -230,7 +230,7 @@ static void test_grant(void **state)
 static void test_entitlement(void **state)
 {
         struct bl_policy_config c = config();
-        struct bl_vm small = vm_of(500 * BL_MIB), large = vm_of(4 * BL_GIB);
+        struct bl_vm small = vm_of(500 * BL_MIB), large = vm_of(4 * BL_GIB), idle;
         struct bl_vm_state st = {};
         struct bl_work w[3] = {
                 giver(500 * BL_MIB, 500 * BL_MIB, 1000, 0),
@@ -259,9 +259,43 @@ static void test_entitlement(void **state)
         w[0].room = 100 * BL_MIB;
         w[0].active = 100 * BL_MIB; /* level 1700 */
         w[1].due = w[2].due = BL_GIB;
+        large.resident = 1500 * BL_MIB;
         bl_entitle(w, 3, fair, &c);
-        assert_in_range(w[1].due, 699 * BL_MIB, 701 * BL_MIB);
-        assert_in_range(w[2].due, 199 * BL_MIB, 201 * BL_MIB);
+        assert_in_range(w[1].due, 627 * BL_MIB, 701 * BL_MIB);
+        assert_in_range(w[2].due, 127 * BL_MIB, 201 * BL_MIB);
+
+        /* but not to one that the host does not see use what it has: two margins beyond that */
+        large.resident = 1200 * BL_MIB;
+        w[1].due = w[2].due = BL_GIB;
+        bl_entitle(w, 3, fair, &c);
+        assert_int_equal(w[1].due, 328 * BL_MIB);
+        assert_int_equal(w[2].due, 0);
+
+        /* what is asked for is due within its part, and beyond that as far as figures call for it */
+        large.resident = 8 * BL_GIB;
+        w[1].due_asked = true;
+        w[1].due = BL_GIB;
+        bl_entitle(w, 3, fair, &c);
+        assert_in_range(w[1].due, 249 * BL_MIB, 250 * BL_MIB);
+        w[1].due = BL_GIB;
+        w[1].called_for = 1300 * BL_MIB;
+        bl_entitle(w, 3, fair, &c);
+        assert_int_equal(w[1].due, 300 * BL_MIB);
+
+        /* nobody is squeezed, and one leaves what it could have to the others: at the price of idle memory */
+        idle = vm_of(4 * BL_GIB);
+        w[0] = giver(500 * BL_MIB, 500 * BL_MIB, 1000, 0);
+        w[0].vm = &idle;
+        w[0].st = &st;
+        w[0].highest = idle.limit;
+        w[0].may_grant = true;
+        w[1].due = 0;
+        w[1].due_asked = false;
+        w[2].due = 4 * BL_GIB;
+        fair = bl_fair_level(w, 3, 4500 * BL_MIB);
+        bl_entitle(w, 3, fair, &c);
+        /* 500 active and 1000 idle: 4500 */
+        assert_in_range(w[2].due, 2999 * BL_MIB, 3001 * BL_MIB);
 }
 
 int main(void)
