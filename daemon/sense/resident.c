@@ -28,6 +28,7 @@ struct bl_resident {
         uint64_t start;
         int dirfd;
         struct bl_reader status;
+        struct bl_memfds memfds;
 };
 
 static const struct bl_field fields[] = {
@@ -56,6 +57,7 @@ int bl_proc_mem_parse(const char *text, struct bl_proc_mem *ret)
         m.hugetlb = bl_or_zero(m.hugetlb);
         m.locked = bl_or_zero(m.locked);
         m.pinned = bl_or_zero(m.pinned);
+        m.memfd = 0;
         *ret = m;
         return 0;
 }
@@ -101,6 +103,7 @@ int bl_resident_open(const char *root, pid_t pid, uint64_t start, struct bl_resi
         if (start && start != p->start)
                 return -ESRCH;
 
+        bl_resident_refresh(p);
         *ret = BL_TAKE(p);
         return 0;
 }
@@ -119,8 +122,23 @@ int bl_resident_read(const struct bl_resident *r, struct bl_proc_mem *ret)
 {
         char buf[STATUS_MAX];
         const ssize_t n = bl_reader_read_once(&r->status, buf, sizeof buf);
+        int k = n < 0 ? gone((int)n) : bl_proc_mem_parse(buf, ret);
 
-        return n < 0 ? gone((int)n) : bl_proc_mem_parse(buf, ret);
+        if (k >= 0 && r->memfds.n > 0)
+                ret->memfd = bl_memfd_held(r->dirfd, &r->memfds);
+        return k;
+}
+
+void bl_resident_refresh(struct bl_resident *r)
+{
+        /* without the right to look there are none that we could do anything about */
+        if (bl_memfd_find(r->dirfd, &r->memfds) < 0)
+                r->memfds = (struct bl_memfds){0};
+}
+
+const struct bl_memfds *bl_resident_memfds(const struct bl_resident *r)
+{
+        return &r->memfds;
 }
 
 pid_t bl_resident_pid(const struct bl_resident *r)

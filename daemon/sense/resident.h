@@ -15,6 +15,8 @@
 #include <ballast/cleanup.h>
 #include <ballast/units.h>
 
+#include "daemon/sense/memfd.h"
+
 struct bl_proc_mem {
         uint64_t anon; /* RssAnon */
         uint64_t shmem; /* RssShmem: memfd and other shared memory */
@@ -23,12 +25,13 @@ struct bl_proc_mem {
         uint64_t hugetlb; /* HugetlbPages: in none of the others */
         uint64_t locked; /* VmLck */
         uint64_t pinned; /* VmPin */
+        uint64_t memfd; /* held by its guest's memory files, mapped now or not (memfd.h) */
 };
 
-/* bl_vm.resident: what the balloon can change. */
+/* bl_vm.resident: what the balloon can change.  Of what the files hold RssShmem is the mapped part. */
 static inline uint64_t bl_proc_mem_resident(const struct bl_proc_mem *m)
 {
-        return bl_add_sat(m->anon, m->shmem);
+        return bl_add_sat(m->anon, bl_max(m->shmem, m->memfd));
 }
 
 /* -ESRCH: a process without memory (zombie, kernel thread); -EBADMSG. */
@@ -41,6 +44,10 @@ struct bl_resident;
 int bl_resident_open(const char *root, pid_t pid, uint64_t start, struct bl_resident **ret);
 struct bl_resident *bl_resident_free(struct bl_resident *r);
 BL_DEFINE_CLEANUP(struct bl_resident *, bl_resident_free)
+
+/* Which memory files it has, looked up again: after its devices changed. */
+void bl_resident_refresh(struct bl_resident *r);
+const struct bl_memfds *bl_resident_memfds(const struct bl_resident *r);
 
 /* Does not allocate.  -ESRCH: it has ended. */
 int bl_resident_read(const struct bl_resident *r, struct bl_proc_mem *ret);
