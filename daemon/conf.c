@@ -16,6 +16,7 @@
 #include "daemon/util/fs.h"
 #include "daemon/util/size.h"
 #include "daemon/util/suggest.h"
+#include "daemon/vsock/control.h"
 
 #ifndef BALLAST_SYSCONFDIR
 #define BALLAST_SYSCONFDIR "/etc"
@@ -71,6 +72,8 @@ static const struct key keys[] = {
             "libvirt connection whose VMs are looked after"),
         KEY("Daemon", "LibvirtRunDir", T_PATH, libvirt_run_dir, 1, BL_CONF_VALUE_MAX - 1, "/run/libvirt/qemu",
             "Where libvirt keeps the pid files of its VMs"),
+        KEY("Daemon", "VsockControl", T_PATH, vsock_control, 1, RUNTIME_DIR_MAX, BL_VSOCK_CONTROL_DEFAULT,
+            "The socket of ballast-vsock, the backend of vhost-user-vsock devices"),
         KEY("Daemon", "StateDir", T_PATH, state_dir, 1, BL_CONF_VALUE_MAX - 1, "/var/lib/ballast",
             "What must outlive a restart: the VMs' original settings"),
         KEY("Daemon", "RuntimeDir", T_PATH, runtime_dir, 1, RUNTIME_DIR_MAX, "/run/ballast",

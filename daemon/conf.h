@@ -35,6 +35,7 @@ struct bl_conf {
         /* [daemon] */
         char *libvirt_uri; /* qemu:///system */
         char *libvirt_run_dir; /* /run/libvirt/qemu: NAME.pid */
+        char *vsock_control; /* where ballast-vsock is asked for a backend */
         char *state_dir; /* /var/lib/ballast */
         char *runtime_dir; /* /run/ballast; the private socket is its ballast.sock */
         bool act; /* no: only say what would be done */

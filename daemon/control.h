@@ -48,10 +48,12 @@ int bl_control_status(struct bl_manager *m, json_t **ret);
  * {schema, vms: [ {name, uuid, pid, run: "running"|"paused"|"migrating",
  *   managed, hold: "none"|"hand"|"admin"|"manual", hold_reason, reclaimable: bool, why_not,
  *   settings_error, max, limit, reservation, shares, actual, target, original, resident, overhead,
- *   shared_saved, floor, want, speed, stuck, lying, hung, oom_deflates,
+ *   held_twice, held_twice_freed, shared_saved, floor, want, speed, asked, deaf_us, stuck, lying, hung, oom_deflates,
  *   stats: {source: "none"|"balloon"|"agent", age_us, total, available, unused, caches,
  *           swap_total, swap_free, swap_in, swap_out, major_faults, psi_some_us}  (missing: null),
- *   agent: null | {version, kernel, connected_us},
+ *   agent: null | {channel, version, kernel, connected_us, reports, requests, spoilt, throttled,
+ *           request: null | {age_us, bytes, stop},
+ *           hints: null | {age_us, free_pages, inactive_file_pages, file_pages, runs, complete, cut}},
  *   decision: null | {reason, sentence, act, from, to}} ]}
  * A figure that is not known (yet) is null.
  */
@@ -90,6 +92,11 @@ void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bo
 
 /* vm NULL: all automatic action. */
 void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata);
+
+/* Asks the agent of `vm` for something: "ping", "trim" (`bytes` of page cache), "compact", "hints" (`bytes` of
+ * messages at most; BL_UNSET: as the agent sees fit); done when it has answered. */
+void bl_control_ask(struct bl_manager *m, const char *vm, const char *what, uint64_t bytes, bl_done_fn done,
+                    void *userdata);
 
 void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata);
 

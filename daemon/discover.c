@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "daemon/act/balloon.h"
-#include "daemon/channel/agent.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
 #include "daemon/util/size.h"
@@ -165,15 +164,15 @@ static void begin_instance(struct bl_guest *g)
         g->resident = bl_resident_free(g->resident);
         g->mem = (struct bl_proc_mem){0};
         g->pss = (struct bl_pss_pace){0};
-        g->balloon_stats = g->agent_stats = (struct bl_guest_stats){0};
+        g->balloon_stats = (struct bl_guest_stats){0};
         g->actual_at = 0;
         g->target_at = 0;
         g->oom_deflate = false;
         g->watching = false;
         g->restoring = false;
-        g->agent.link = bl_agent_free(g->agent.link);
-        g->agent.hello = g->agent.refused = false;
-        g->agent.retry_at = 0;
+        bl_guests_drop(g);
+        g->shadow = (struct bl_guest_shadow){0};
+        g->attach = (struct bl_guest_attach){.busy = g->attach.busy, .said = -1};
         bl_watch_init(&g->watch, &t, 0);
         if (g->run == BL_RUN_PAUSED)
                 bl_watch_life(&g->watch, BL_WATCH_LIFE_PAUSED, bl_now());
@@ -207,7 +206,9 @@ static void count_again(struct bl_guest *g)
 {
         const struct bl_instance *inst = &g->desc->instance;
 
-        if (!g->resident && g->desc->has_instance)
+        if (g->resident)
+                bl_resident_refresh(g->resident); /* memory may have been plugged in */
+        else if (g->desc->has_instance)
                 (void)bl_resident_open(g->m->options.root, inst->pid, inst->start, &g->resident);
 }
 
@@ -261,6 +262,7 @@ static void on_described(void *userdata, int r, const char *message, struct bl_d
         }
         say_what_it_is(g, before);
         bl_discover_period(g);
+        bl_attach_check(g);
         bl_guests_connect(g);
         bl_poll_soon(g, 0);
         if (g->describe_again) {

@@ -109,12 +109,35 @@ static json_t *stats_document(const struct bl_guest_stats *s, usec_t now)
         return j;
 }
 
+static json_t *hints_document(const struct bl_guest_hints *h, usec_t now)
+{
+        if (h->at == 0)
+                return json_null();
+        return json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b}", "age_us", number(bl_sub_sat(now, h->at)), "free_pages",
+                         number(h->free), "inactive_file_pages", number(h->inactive_file), "file_pages",
+                         number(h->file), "runs", number(h->runs), "complete", (int)h->complete, "cut", (int)h->cut);
+}
+
+static json_t *request_document(const struct bl_guest_request *r, usec_t now)
+{
+        if (r->at == 0)
+                return json_null();
+        return json_pack("{s:o, s:o, s:b}", "age_us", number(bl_sub_sat(now, r->at)), "bytes", number(r->bytes), "stop",
+                         (int)r->stop);
+}
+
 static json_t *agent_document(const struct bl_guest *g, usec_t now)
 {
-        if (!g->agent.link || !g->agent.hello)
+        const struct bl_agent_counters *n;
+
+        if (!g->agent.hello)
                 return json_null();
-        return json_pack("{s:o, s:o, s:o}", "version", text(g->agent.version), "kernel", text(g->agent.kernel),
-                         "connected_us", number(bl_sub_sat(now, g->agent.connected_at)));
+        n = bl_agent_counters(g->agent.link.agent);
+        return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "channel", bl_guests_channel(g),
+                         "version", text(g->agent.version), "kernel", text(g->agent.kernel), "connected_us",
+                         number(bl_sub_sat(now, g->agent.link.at)), "reports", number(n->reports), "requests",
+                         number(n->requests), "spoilt", number(n->spoilt + n->early), "throttled", number(n->throttled),
+                         "request", request_document(&g->request, now), "hints", hints_document(&g->agent.hints, now));
 }
 
 static json_t *decision_document(const struct bl_guest *g)
@@ -152,10 +175,14 @@ json_t *bl_document_vm(struct bl_guest *g)
         json_object_set_new(j, "original", record ? number_or_null(record->original) : json_null());
         json_object_set_new(j, "resident", number(bl_proc_mem_resident(&g->mem)));
         json_object_set_new(j, "overhead", number(g->overhead));
+        json_object_set_new(j, "held_twice", number(bl_sub_sat(g->mem.memfd, g->mem.shmem)));
+        json_object_set_new(j, "held_twice_freed", number(g->shadow.freed));
         json_object_set_new(j, "shared_saved", number(g->pss.savings));
         json_object_set_new(j, "floor", number(g->decided ? g->decision.floor : 0));
         json_object_set_new(j, "want", number(g->decided ? g->decision.want : 0));
         json_object_set_new(j, "speed", number(g->decided ? g->decision.speed : 0));
+        json_object_set_new(j, "asked", json_boolean(g->decided && g->decision.asked));
+        json_object_set_new(j, "deaf_us", number(g->decided ? bl_sub_sat(g->decision.deaf_until, now) : 0));
         json_object_set_new(j, "stuck", json_boolean(g->decided && g->decision.stuck));
         json_object_set_new(j, "lying", json_boolean(g->decided && g->decision.lying));
         json_object_set_new(j, "hung", json_boolean(bl_guest_hung(g)));

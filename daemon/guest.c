@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "daemon/act/balloon.h"
-#include "daemon/channel/agent.h"
 #include "daemon/manager-private.h"
 #include "daemon/virt/pool.h"
 
@@ -23,6 +22,7 @@ int bl_guest_new(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN], const ch
         memcpy(g->uuid, uuid, BL_UUID_LEN);
         bl_uuid_to_string(uuid, g->uuid_text);
         g->overhead = OVERHEAD_GUESS;
+        g->attach.said = -1;
         g->told_why = _BL_WHY_MAX;
         g->name = strdup(name);
         if (!g->name) {
@@ -37,7 +37,7 @@ struct bl_guest *bl_guest_free(struct bl_guest *g)
 {
         if (!g)
                 return NULL;
-        bl_agent_free(g->agent.link);
+        bl_guests_drop(g);
         bl_resident_free(g->resident);
         bl_domain_desc_free(g->desc);
         free(g->name);
@@ -152,10 +152,11 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
         vm.actual = g->actual;
         vm.target = g->target_at ? g->target : g->actual;
         vm.target_at = g->target_at;
-        vm.resident = bl_proc_mem_resident(&g->mem);
+        vm.resident = bl_shadow_resident(g);
         vm.resident_at = g->mem_at;
         vm.overhead = g->overhead;
         vm.stats = *bl_guest_stats_best(g, now);
+        vm.request = g->request;
         for (int i = 0; i < _BL_ENGINE_MAX; i++)
                 m->engines[i]->ops->propose(m->engines[i], &vm, &vm.offer[i]);
         *ret = vm;

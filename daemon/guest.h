@@ -9,6 +9,7 @@
 #include <ballast/plan.h>
 #include <ballast/snapshot.h>
 
+#include "daemon/control.h"
 #include "daemon/ledger.h"
 #include "daemon/sense/balloon_watch.h"
 #include "daemon/sense/pss.h"
@@ -17,16 +18,62 @@
 
 struct bl_agent;
 struct bl_manager;
+struct bl_transport;
 
-/* What the agent said of itself. */
+/* One connection to its agent. */
+struct bl_guest_link {
+        struct bl_agent *agent; /* NULL: none */
+        const struct bl_transport *via;
+        usec_t at; /* since when */
+};
+
+/* What its agent said of its pages in the last scan: counts of 4 KiB pages. */
+struct bl_guest_hints {
+        usec_t at; /* 0: never */
+        uint64_t scan;
+        uint64_t free, inactive_file, file;
+        uint64_t runs;
+        bool complete, cut;
+};
+
+/* Who asked for the action under way by hand; `done` NULL: nobody. */
+struct bl_guest_ask {
+        bl_done_fn done;
+        void *userdata;
+        usec_t at;
+};
+
+/* Its agent: daemon/guests.c. */
 struct bl_guest_agent {
-        struct bl_agent *link; /* NULL: not connected */
-        bool hello;
+        struct bl_guest_link link; /* the one that counts */
+        struct bl_guest_link trial; /* a newcomer: it takes over when it says hello */
+        bool hello; /* the agent at `link` did */
         bool refused; /* said already */
+        struct bl_guest_ask ask;
         char version[32];
         char kernel[64];
-        usec_t connected_at;
+        usec_t heard_at;
+        usec_t call_at; /* it called last */
         usec_t retry_at; /* connect not before */
+        usec_t say_at; /* `say_left` lines about its coming and going may be logged until then */
+        unsigned say_left;
+        const struct bl_transport *said; /* the way that was logged last */
+        struct bl_guest_hints hints;
+};
+
+/* What its memory file holds twice: daemon/shadow.c. */
+struct bl_guest_shadow {
+        usec_t at; /* last looked at */
+        uint64_t freed; /* in all */
+        bool never; /* there is somebody's data in it */
+};
+
+/* Its vhost-user-vsock device: daemon/attach.c. */
+struct bl_guest_attach {
+        usec_t due_at; /* look at it then; 0: no need */
+        bool busy; /* a call is under way */
+        bool ours; /* it has one of us, or will have */
+        int said; /* what was logged last */
 };
 
 struct bl_guest {
@@ -67,11 +114,14 @@ struct bl_guest {
 
         struct bl_guest_stats balloon_stats;
         struct bl_guest_stats agent_stats;
+        struct bl_guest_request request; /* its agent's last */
         bool sensing;
         bool stopped; /* its QEMU process is in state T */
         usec_t sense_at; /* ask again then */
 
         struct bl_guest_agent agent;
+        struct bl_guest_attach attach;
+        struct bl_guest_shadow shadow;
 
         /* The last decision, and the one that a command under way carries out. */
         struct bl_decision decision;

@@ -5,7 +5,9 @@
  *   manager.c    life, configuration, libvirt's comings and goings
  *   discover.c   which VMs there are and what they are
  *   poll.c       what each VM says: balloon size and statistics, who moved the balloon
- *   guests.c     the agents in the guests
+ *   guests.c     the agents in the guests; attach.c: their vhost-user-vsock devices;
+ *                actions.c: what is asked of them
+ *   shadow.c     what private memory files hold twice
  *   sample.c     the fast path: resident memory, budget, growth, PSI
  *   tick.c       snapshot -> policy -> plan -> act
  *   rollback.c   everything back as it was found
@@ -18,6 +20,7 @@
 
 #include <ballast/engine.h>
 #include <ballast/policy.h>
+#include <ballast/wire.h>
 
 #include "daemon/bus/bus.h"
 #include "daemon/conf.h"
@@ -32,6 +35,16 @@
 #include "daemon/virt/conn.h"
 #include "daemon/virt/event_bridge.h"
 #include "daemon/virt/pool.h"
+
+/* Transports that there are (guests.c). */
+#define BL_TRANSPORTS 3
+
+/* One that guests call. */
+struct bl_listener {
+        struct bl_manager *m;
+        const struct bl_transport *via;
+        sd_event_source *source; /* NULL: this kernel has no such thing */
+};
 
 struct bl_manager {
         sd_event *event;
@@ -72,12 +85,20 @@ struct bl_manager {
         /* poll.c */
         sd_event_source *poll_timer;
 
+        /* guests.c, attach.c */
+        struct bl_listener listeners[BL_TRANSPORTS];
+        sd_event_source *attach_timer;
+        bool dropping; /* shadow.c: a worker frees what a VM holds twice */
+        usec_t dropping_at; /* since then */
+
         /* tick.c */
         struct bl_policy *policy;
         struct bl_plan plan; /* the last one */
         bool planned;
         sd_event_source *tick_timer;
         usec_t tick_at; /* last */
+        uint64_t free_at_tick; /* of the host */
+        bool waiting; /* a VM is short of memory that was not free then */
         usec_t state_since; /* that plan.state is what it is */
         uint64_t taken_total, given_total; /* bytes commanded */
         uint64_t n_commands, n_failed;
@@ -137,7 +158,39 @@ void bl_poll_soon(struct bl_guest *g, usec_t at);
 void bl_poll_balloon_seen(struct bl_guest *g, uint64_t actual, usec_t at);
 
 /* guests.c */
+int bl_guests_start(struct bl_manager *m);
+void bl_guests_stop(struct bl_manager *m);
+/* By the ways that we have to make ourselves, where there is need. */
 void bl_guests_connect(struct bl_guest *g);
+/* Its process is another, or it is gone: forgets what the agent said. */
+void bl_guests_drop(struct bl_guest *g);
+/* What it is granted, told to its agent where that is news. */
+void bl_guests_tell(struct bl_guest *g);
+/* The name of the transport that its agent uses; NULL: none is heard. */
+const char *bl_guests_channel(const struct bl_guest *g);
+/* Its agent is heard over a way that it called us by: its vsock device works. */
+bool bl_guests_called(const struct bl_guest *g);
+
+/* attach.c */
+int bl_attach_start(struct bl_manager *m);
+/* It was described (anew): it may want a device, or none any more. */
+void bl_attach_check(struct bl_guest *g);
+/* Its agent's connection is lost: the backend may be. */
+void bl_attach_lost(struct bl_guest *g);
+
+/* shadow.c */
+/* Where Ballast acts: gives back to the host what some VM holds twice. */
+void bl_shadow_drop(struct bl_manager *m, usec_t now);
+/* Host memory behind a VM without what will be given back in a moment: what it
+ * needs, and what the budget is judged by. */
+uint64_t bl_shadow_resident(const struct bl_guest *g);
+
+/* actions.c */
+/* Its balloon is about to shrink: what makes that easier for the guest. */
+void bl_actions_before_taking(struct bl_guest *g, uint64_t from, uint64_t to);
+void bl_actions_result(struct bl_guest *g, enum bl_wire_action_kind kind, const struct bl_wire_result *r);
+/* The connection that it was asked over is gone. */
+void bl_actions_lost(struct bl_guest *g);
 
 /* sample.c */
 int bl_sample_start(struct bl_manager *m);

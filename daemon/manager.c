@@ -366,6 +366,11 @@ int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct b
         if (r >= 0)
                 r = open_bus(m);
         if (r >= 0)
+                r = bl_attach_start(m);
+        /* behind the bus, which knows whether another ballastd has this directory */
+        if (r >= 0)
+                r = bl_guests_start(m);
+        if (r >= 0)
                 r = bl_rollback_resume(m);
         if (r >= 0)
                 r = bl_conn_start(m->conn);
@@ -384,6 +389,7 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
         if (!m)
                 return NULL;
         m->bus = bl_bus_free(m->bus);
+        bl_guests_stop(m);
         if (m->conn)
                 bl_conn_stop(m->conn);
         /* completes jobs, which may set the timers below */
@@ -394,6 +400,7 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
                 return NULL;
         }
         sd_event_source_disable_unref(m->rollback_timer);
+        sd_event_source_disable_unref(m->attach_timer);
         sd_event_source_disable_unref(m->tick_timer);
         sd_event_source_disable_unref(m->poll_timer);
         sd_event_source_disable_unref(m->sample_timer);

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "daemon/act/balloon.h"
-#include "daemon/channel/agent.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
 #include "daemon/util/size.h"
@@ -295,8 +294,7 @@ static int on_poll(sd_event_source *s, uint64_t usec, void *userdata)
 
                 if (!g->sensing && g->sense_at <= now)
                         sense(g, now);
-                if (!g->agent.link && g->desc && g->agent.retry_at <= now)
-                        bl_guests_connect(g);
+                bl_guests_connect(g);
         }
         bl_poll_rearm(m);
         return 0;

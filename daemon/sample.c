@@ -20,6 +20,9 @@
 /* A tick at once, but not more often than this, when memory falls. */
 #define TICK_AT_MOST_EVERY (20 * BL_MSEC)
 
+/* So much more free memory is worth a tick while a VM waits for some. */
+#define WORTH_A_TICK (8 * BL_MIB)
+
 void bl_sample_host_mem(struct bl_guest *g, usec_t now)
 {
         struct bl_proc_mem mem;
@@ -48,7 +51,7 @@ static struct bl_usage add_up(struct bl_manager *m, usec_t now)
                 bl_sample_host_mem(g, now);
                 if (g->pss.savings > 0 && g->resident)
                         (void)bl_pss_bound(bl_resident_dirfd(g->resident), &bound);
-                u.resident = bl_add_sat(u.resident, bl_add_sat(bl_proc_mem_resident(&g->mem), g->mem.hugetlb));
+                u.resident = bl_add_sat(u.resident, bl_add_sat(bl_shadow_resident(g), g->mem.hugetlb));
                 u.savings = bl_add_sat(u.savings, bl_pss_savings(&g->pss, g->mem.anon, bound));
         }
         return u;
@@ -63,6 +66,9 @@ static bool matters(const struct bl_manager *m)
         if (!m->planned)
                 return false;
         if (bl_state_next(m->plan.state, m->host.free, marks, true) > m->plan.state)
+                return true;
+        /* what a VM waits for has come free */
+        if (m->waiting && m->host.free >= bl_add_sat(m->free_at_tick, WORTH_A_TICK))
                 return true;
         return m->host.growth > 0 && in_a_second < marks->mark[BL_STATE_SOFT];
 }

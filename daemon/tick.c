@@ -71,6 +71,8 @@ static void act(struct bl_guest *g, const struct bl_vm *vm, const struct bl_deci
         struct bl_engine *e = g->m->engines[d->engine];
         int r;
 
+        if (d->to < d->from)
+                bl_actions_before_taking(g, d->from, d->to);
         g->under_way.why = d->why;
         memcpy(g->under_way.sentence, g->sentence, sizeof g->under_way.sentence);
         r = e->ops->apply(e, vm, d);
@@ -96,6 +98,7 @@ static void carry_out(struct bl_manager *m, const struct bl_snapshot *s)
                                         "%s does not follow its balloon target; the others give instead", g->name);
                 g->decision = *d;
                 g->decided = true;
+                bl_guests_tell(g);
                 if (!d->act)
                         continue;
                 if (acting && m->connected)
@@ -122,6 +125,14 @@ static void note_state(struct bl_manager *m, enum bl_host_state was)
         if (from != to)
                 bl_bus_state_changed(m->bus, from, to);
         bl_manager_notify_status(m);
+}
+
+static bool is_waiting(const struct bl_plan *p)
+{
+        for (size_t i = 0; i < p->n; i++)
+                if (p->d[i].due > bl_sub_sat(p->d[i].to, p->d[i].from))
+                        return true;
+        return false;
 }
 
 static bool is_busy(const struct bl_manager *m)
@@ -158,7 +169,10 @@ void bl_tick_now(struct bl_manager *m)
         m->plan = plan;
         note_state(m, was);
         m->planned = true;
+        m->free_at_tick = m->host.free;
+        m->waiting = is_waiting(&m->plan);
         carry_out(m, &s);
+        bl_shadow_drop(m, now);
         bl_snapshot_clear(&s);
         bl_tick_soon(m, is_busy(m) ? TICK_BUSY : TICK_REST);
 }

@@ -58,6 +58,8 @@ struct bl_control_ops {
         void (*balloon)(struct bl_manager *m, const char *vm, uint64_t bytes, bool take, bl_done_fn done,
                         void *userdata);
         void (*hold)(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata);
+        void (*ask)(struct bl_manager *m, const char *vm, const char *what, uint64_t bytes, bl_done_fn done,
+                    void *userdata);
         void (*act)(struct bl_manager *m, bool on, bl_done_fn done, void *userdata);
         void (*rollback)(struct bl_manager *m, bl_done_fn done, void *userdata);
         int (*reload)(struct bl_manager *m, char **ret_message);

@@ -19,6 +19,7 @@ static const struct bl_control_ops control_ops = {
         .set_vm = bl_control_set_vm,
         .balloon = bl_control_balloon,
         .hold = bl_control_hold,
+        .ask = bl_control_ask,
         .act = bl_control_act,
         .rollback = bl_control_rollback,
         .reload = bl_control_reload,

@@ -235,6 +235,22 @@ static int change_hold(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, voi
         return 0;
 }
 
+static int change_ask(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void *userdata, char **ret_error)
+{
+        const char *vm = NULL, *what = NULL;
+        uint64_t bytes = 0;
+        int r;
+
+        r = vm_argument(m, false, &vm, ret_error);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_read(m, "st", &what, &bytes);
+        if (r < 0)
+                return r;
+        b->ops->ask(b->manager, vm, what, bytes, done, userdata);
+        return 0;
+}
+
 static int change_act(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void *userdata, char **ret_error)
 {
         int r, on = 0;
@@ -268,12 +284,19 @@ static int change_reload(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, v
 }
 
 static const struct bl_method methods[] = {
-        {"Status", .read = read_status},       {"List", .read = read_list},
-        {"Show", .read = read_show},           {"Plan", .read = read_plan},
-        {"Explain", .read = read_explain},     {"Config", .read = read_config},
-        {"Metrics", .read = read_metrics},     {"SetVm", .change = change_set_vm},
-        {"Balloon", .change = change_balloon}, {"Hold", .change = change_hold},
-        {"Act", .change = change_act},         {"Rollback", .change = change_rollback},
+        {"Status", .read = read_status},
+        {"List", .read = read_list},
+        {"Show", .read = read_show},
+        {"Plan", .read = read_plan},
+        {"Explain", .read = read_explain},
+        {"Config", .read = read_config},
+        {"Metrics", .read = read_metrics},
+        {"SetVm", .change = change_set_vm},
+        {"Balloon", .change = change_balloon},
+        {"Hold", .change = change_hold},
+        {"Ask", .change = change_ask},
+        {"Act", .change = change_act},
+        {"Rollback", .change = change_rollback},
         {"Reload", .change = change_reload},
 };
 

@@ -30,6 +30,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("Balloon", SD_BUS_ARGS("s", vm, "t", bytes, "b", take), MESSAGE, bl_request_handle,
                                 FREE),
         SD_BUS_METHOD_WITH_ARGS("Hold", SD_BUS_ARGS("s", vm, "b", hold), MESSAGE, bl_request_handle, FREE),
+        SD_BUS_METHOD_WITH_ARGS("Ask", SD_BUS_ARGS("s", vm, "s", what, "t", bytes), MESSAGE, bl_request_handle, FREE),
         SD_BUS_METHOD_WITH_ARGS("Act", SD_BUS_ARGS("b", act), MESSAGE, bl_request_handle, FREE),
         SD_BUS_METHOD_WITH_ARGS("Rollback", SD_BUS_NO_ARGS, MESSAGE, bl_request_handle, FREE),
         SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_NO_ARGS, MESSAGE, bl_request_handle, FREE),

@@ -23,10 +23,11 @@ static const struct ctl_column columns[] = {
         {"TARGET", .right = true},
         {"MAX", .right = true},
         {"HOST", .right = true},
+        {"CHANNEL"},
         {"WHY"}, /* whole: people search for it */
 };
 
-enum { TIME, VM, STATE, NOW, TARGET, MAX, HOST, WHY, N_COLUMNS };
+enum { TIME, VM, STATE, NOW, TARGET, MAX, HOST, CHANNEL, WHY, N_COLUMNS };
 
 /* One word: what most deserves to be seen. */
 static const char *vm_state(const json_t *vm, enum ctl_color *ret)
@@ -63,7 +64,7 @@ static void print_list(const struct ctl *c, const json_t *d, const char *stamp, 
         json_array_foreach(json_object_get(d, "vms"), i, vm)
         {
                 static const char *const sizes[] = {"actual", "target", "max", "resident"};
-                const json_t *decision = json_object_get(vm, "decision");
+                const json_t *decision = json_object_get(vm, "decision"), *agent = json_object_get(vm, "agent");
                 struct libscols_line *l = ctl_table_line(t);
                 enum ctl_color color;
                 const char *state = vm_state(vm, &color);
@@ -75,6 +76,8 @@ static void print_list(const struct ctl *c, const json_t *d, const char *stamp, 
                 ctl_table_set(c, l, STATE - first, color, state);
                 for (size_t k = 0; k < 4; k++)
                         ctl_table_set(c, l, NOW - first + k, CTL_PLAIN, ctl_size(vm, sizes[k], size, sizeof(size)));
+                ctl_table_set(c, l, CHANNEL - first, CTL_PLAIN,
+                              json_is_object(agent) ? ctl_string(agent, "channel") : "-");
                 ctl_table_set(c, l, WHY - first, ctl_true(decision, "act") ? CTL_BOLD : CTL_PLAIN,
                               ctl_string(decision, "reason"));
         }

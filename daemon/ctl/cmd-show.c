@@ -6,6 +6,7 @@
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/events.h"
+#include "daemon/util/size.h"
 
 #define EVENTS_SHOWN 10
 
@@ -52,9 +53,16 @@ static void print_memory(const struct ctl *c, const json_t *d)
                 ctl_field("Took back:", "%" PRIu64 " times when it was out of memory", ctl_number(d, "oom_deflates"));
 }
 
+/* A count of pages of 4 KiB as a size. */
+static const char *pages(const json_t *d, const char *key, char buf[BL_SIZE_BUF])
+{
+        return bl_size_format(bl_mul_sat(ctl_number(d, key), 4 * BL_KIB), buf, BL_SIZE_BUF);
+}
+
 static void print_guest(const json_t *d)
 {
-        const json_t *stats = json_object_get(d, "stats"), *agent = json_object_get(d, "agent");
+        const json_t *stats = json_object_get(d, "stats"), *agent = json_object_get(d, "agent"), *request, *hints;
+        char a[BL_SIZE_BUF], b[BL_SIZE_BUF], f[BL_SIZE_BUF];
         const char *source = ctl_string(stats, "source");
 
         if (strcmp(source, "none") == 0)
@@ -63,10 +71,27 @@ static void print_guest(const json_t *d)
                 ctl_field("Guest says:", "%s available, %s unused, %s caches (%s, %.1f s ago)",
                           CTL_SIZE(stats, "available"), CTL_SIZE(stats, "unused"), CTL_SIZE(stats, "caches"), source,
                           (double)ctl_number(stats, "age_us") / 1e6);
-        if (json_is_object(agent))
-                ctl_field("Agent:", "%s on kernel %s", ctl_string(agent, "version"), ctl_string(agent, "kernel"));
-        else
+        if (!json_is_object(agent)) {
                 ctl_field("Agent:", "none");
+                return;
+        }
+        ctl_field("Agent:", "%s on kernel %s, over %s", ctl_string(agent, "version"), ctl_string(agent, "kernel"),
+                  ctl_string(agent, "channel"));
+        request = json_object_get(agent, "request");
+        if (json_is_object(request) && ctl_number(request, "bytes") > 0)
+                ctl_field("Asked for:", "%s, %.1f s ago (%" PRIu64 " requests in all)", CTL_SIZE(request, "bytes"),
+                          (double)ctl_number(request, "age_us") / 1e6, ctl_number(agent, "requests"));
+        hints = json_object_get(agent, "hints");
+        if (json_is_object(hints))
+                ctl_field("Hints:",
+                          "%s free, %s inactive page cache, %s page cache of known files, in %" PRIu64
+                          " runs (%.0f s ago%s)",
+                          pages(hints, "free_pages", a), pages(hints, "inactive_file_pages", b),
+                          pages(hints, "file_pages", f), ctl_number(hints, "runs"),
+                          (double)ctl_number(hints, "age_us") / 1e6,
+                          ctl_true(hints, "cut")        ? ", there were more"
+                          : ctl_true(hints, "complete") ? ""
+                                                        : ", still coming");
 }
 
 enum ctl_exit ctl_cmd_show(struct ctl *c)

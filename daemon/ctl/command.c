@@ -82,6 +82,18 @@ const struct ctl_command ctl_commands[] = {
                 .run = ctl_cmd_release,
         },
         {
+                .name = "ask",
+                .args = "VM WHAT",
+                .min_args = 2,
+                .max_args = 2,
+                .summary = "Ask the agent in a guest for something",
+                .details = "WHAT is ping (does it answer?), trim (give clean page cache back), compact\n"
+                           "(its memory, so that it can give whole huge pages) or hints (say which pages\n"
+                           "it can do without; 'ballastctl show VM' counts them).",
+                .run = ctl_cmd_ask,
+                .options = {{"size", "SIZE", false, "how much, for trim and hints"}},
+        },
+        {
                 .name = "act",
                 .args = "on|off",
                 .min_args = 1,
@@ -128,6 +140,7 @@ const struct ctl_command ctl_commands[] = {
                             {"remove", NULL, false, "take the guest agent's channel out again"},
                             {"no-autodeflate", NULL, false, "leave the balloon's autodeflate as it is"},
                             {"no-free-page-reporting", NULL, false, "leave free page reporting as it is"},
+                            {"channel", "KIND", false, "auto, vsock, virtio-serial or vhost-user-vsock"},
                             {"no-channel", NULL, false, "no channel for the guest agent"}},
         },
         {0},

@@ -150,6 +150,7 @@ enum ctl_exit ctl_cmd_balloon(struct ctl *c);
 enum ctl_exit ctl_cmd_hold(struct ctl *c);
 enum ctl_exit ctl_cmd_release(struct ctl *c);
 enum ctl_exit ctl_cmd_act(struct ctl *c);
+enum ctl_exit ctl_cmd_ask(struct ctl *c);
 enum ctl_exit ctl_cmd_rollback(struct ctl *c);
 enum ctl_exit ctl_cmd_reload(struct ctl *c);
 enum ctl_exit ctl_cmd_enroll(struct ctl *c);

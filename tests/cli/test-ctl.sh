@@ -83,7 +83,7 @@ for c in list plan config; do
   check "$c fits into 80 columns" env COLUMNS=80 bash -c \
     "'$ctl' --socket '$sock' $c > '$dir/t' && [ \$(wc -L < '$dir/t') -le 80 ]"
 done
-check "list has its heading" grep -qE '^VM +STATE +NOW +TARGET +MAX +HOST +WHY$' <(COLUMNS=80 "$ctl" --socket "$sock" list)
+check "list has its heading" grep -qE '^VM +STATE +NOW +TARGET +MAX +HOST +CHANNEL +WHY$' <(COLUMNS=80 "$ctl" --socket "$sock" list)
 check "list keeps reasons whole" grep -q 'skip.not-reclaimable$' <(COLUMNS=80 "$ctl" --socket "$sock" list)
 check "a pipe gets names whole" grep -q 'db-with-a-rather-long-name-as-people-give-them ' <("$ctl" --socket "$sock" list)
 check "no colours in a pipe" bash -c "! '$ctl' --socket '$sock' list | grep -q \$'\\033'"
@@ -181,6 +181,12 @@ if command -v virsh > /dev/null; then
   check "and the mend" says "virsh list --all"
   check "enroll: not QEMU's: 6" exits 6 enroll test --connect test:///default
   check "enroll: no libvirt: 3" exits 3 enroll test --connect nonsense:///
+  check "enroll: a channel that there is not: 2" exits 2 enroll test --connect test:///default --channel tcp
+  check "and which there are" says "auto, vsock, virtio-serial and vhost-user-vsock"
+  check "enroll: a channel and none: 2" exits 2 enroll test --connect test:///default --channel vsock --no-channel
+  check "enroll: each channel is known" exits 6 enroll test --connect test:///default --channel vhost-user-vsock
+  [ -e /dev/vhost-vsock ] || check "enroll: vsock that this host has not: 6" \
+    exits 6 enroll test --connect test:///default --channel vsock
 fi
 
 # --- output that cannot be written

@@ -236,9 +236,10 @@ static void assert_vm(json_t *vm, bool with_history)
         FIELDS(copy, {"name", "s"}, {"uuid", "s"}, {"pid", "i"}, {"run", "s"}, {"managed", "b"}, {"hold", "s"},
                {"hold_reason", "sn"}, {"reclaimable", "b"}, {"why_not", "sn"}, {"settings_error", "sn"}, {"max", "i"},
                {"limit", "i"}, {"reservation", "i"}, {"shares", "i"}, {"actual", "in"}, {"target", "in"},
-               {"original", "in"}, {"resident", "i"}, {"overhead", "i"}, {"shared_saved", "i"}, {"floor", "i"},
-               {"want", "i"}, {"speed", "i"}, {"stuck", "b"}, {"lying", "b"}, {"hung", "b"}, {"oom_deflates", "i"},
-               {"stats", "o"}, {"agent", "on"}, {"decision", "on"});
+               {"original", "in"}, {"resident", "i"}, {"overhead", "i"}, {"held_twice", "i"}, {"held_twice_freed", "i"},
+               {"shared_saved", "i"}, {"floor", "i"}, {"want", "i"}, {"speed", "i"}, {"asked", "b"}, {"deaf_us", "i"},
+               {"stuck", "b"}, {"lying", "b"}, {"hung", "b"}, {"oom_deflates", "i"}, {"stats", "o"}, {"agent", "on"},
+               {"decision", "on"});
         v = json_object_get(copy, "stats");
         if (strcmp(json_string_value(json_object_get(v, "source")), "none") != 0)
                 assert_fields(v, stats, sizeof(stats) / sizeof(stats[0]));
