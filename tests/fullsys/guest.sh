@@ -106,6 +106,11 @@ journal() { # UNIT JQ-EXPRESSION
   journalctl -b -u "$1" -o json --no-pager | jq -s -e "$2"
 }
 
+# How many lines a unit's programs have said since boot.
+journal_lines() { # UNIT
+  journalctl -b -q -u "$1" _TRANSPORT=stdout -o cat --no-pager | wc -l
+}
+
 # The last of a unit's journal as TAP comments, if something failed.
 show_journal_if_failed() { # UNIT
   [[ $failed == 0 ]] || journalctl -b -u "$1" --no-pager | tail -n 60 | sed 's/^/# /'

@@ -7,6 +7,7 @@
 #   OUTDIR/initrd-STAMP.gz             the same, by content: what a test uses, so
 #                                      that another build cannot change it
 #   OUTDIR/guestcall, OUTDIR/reaper    helpers of lib.sh, for the host
+#   OUTDIR/vsockcall                   a hostile program, in every guest
 #
 # Prints "KERNEL INITRD" (absolute paths) on stdout, everything else on stderr.
 #
@@ -85,6 +86,7 @@ fill_root() { # ROOT GUESTCMD
   done
   install "$here/init.sh" "$root/init"
   install "$2" "$root/bin/guestcmd"
+  install "$out/vsockcall" "$root/bin/vsockcall"
   if [[ -n ${AGENT:-} && -e ${AGENT:-} ]]; then
     install "$AGENT" "$root/bin/ballast-agent"
     printf '%s\n' "${AGENT_ARGS:-}" >"$root/etc/ballast-agent.args"
@@ -93,7 +95,7 @@ fill_root() { # ROOT GUESTCMD
 
 stamp_of() { # of everything that goes in
   {
-    cat "$out/kernel/done" "$here/init.sh" "$here/build-image.sh" "$1" "$(command -v busybox)"
+    cat "$out/kernel/done" "$here/init.sh" "$here/build-image.sh" "$1" "$out/vsockcall" "$(command -v busybox)"
     echo "${AGENT_ARGS:-}"
     [[ -z ${AGENT:-} || ! -e ${AGENT:-} ]] || cat "$AGENT"
   } | sha256sum | cut -c1-16
@@ -108,6 +110,7 @@ if [[ -z $guestcmd ]]; then
   compile "$guestcmd" "$here"/guest{cmd,slot,work,agent,util}.c
 fi
 compile "$out/guestcall" "$here/guestcall.c"
+compile "$out/vsockcall" "$here/vsockcall.c"
 compile "$out/reaper" "$here/reaper.c"
 stamp=$(stamp_of "$guestcmd")
 initrd=$out/initrd-$stamp.gz

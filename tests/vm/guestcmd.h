@@ -59,6 +59,9 @@ uint64_t mix(uint64_t x);
 void write_all(int fd, const char *s, size_t n);
 /* To the kernel log at level "err", which "quiet" still prints on the console. */
 __attribute__((format(printf, 1, 2))) void klog(const char *format, ...);
+/* A line on the console's serial port, at once and whole, or not at all: for who
+ * takes the time on the host.  (The kernel's log would first pass its own locks.) */
+__attribute__((format(printf, 1, 2))) void console(const char *format, ...);
 bool parse_u64(const char *s, uint64_t *ret);
 /* A value from a file of "KEY VALUE" lines such as /proc/vmstat; -1 if absent. */
 long long file_value(const char *path, const char *key);

@@ -150,6 +150,7 @@ void slot_child_ended(pid_t pid, int status)
                 }
                 s->status = status;
                 died_text(s, text, sizeof text);
+                console("alloc %s %s\n", s->id, WIFSIGNALED(status) ? "killed" : "ended");
                 klog("workload: %s\n", text);
                 workload_deaths++;
                 close(s->fd);
@@ -249,7 +250,6 @@ void cmd_alloc(const struct request *r)
         }
         s->want_mib = mib;
         w.id = s->id;
-        klog("alloc %s %" PRIu64 " MiB\n", s->id, mib);
         s->pid = fork_child("500");
         if (s->pid == 0)
                 work_main(&w, fd, &progress[s - slots]);

@@ -57,6 +57,22 @@ void klog(const char *format, ...)
         }
 }
 
+void console(const char *format, ...)
+{
+        char line[256];
+        int n = snprintf(line, sizeof line, "guestcmd: ");
+        va_list args;
+        va_start(args, format);
+        n += vsnprintf(line + n, sizeof line - (size_t)n, format, args);
+        va_end(args);
+        /* not blocking: a console that nobody reads must not stop PID 1 */
+        int fd = open("/dev/ttyS0", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0) {
+                write_all(fd, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+                close(fd);
+        }
+}
+
 bool parse_u64(const char *s, uint64_t *ret)
 {
         char *end;

@@ -130,7 +130,9 @@ _Noreturn void work_main(struct work *w, int fd, struct progress *pr)
                 write_all(fd, out, strlen(out));
                 _exit(1);
         }
+        console("alloc %s %" PRIu64 " start\n", w->id, w->pages / PAGES_PER_MIB);
         work_fill(w, pr, out, sizeof out);
+        console("alloc %s %" PRIu64 " done\n", w->id, w->pages / PAGES_PER_MIB);
         for (;;) {
                 write_all(fd, out, strlen(out));
                 ssize_t n = read(fd, line, sizeof line - 1);

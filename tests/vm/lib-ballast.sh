@@ -5,12 +5,17 @@
 #     ballast_start budget=1G act=yes     settings of ballast.conf, see ballast_conf
 #     ctl list
 #     ballast_stop                        SIGTERM; ballast_kill: SIGKILL
+#     vsock_stop                          ballast-vsock, which ballast_start starts
 #
-# One daemon an environment; its files are in $VM_DIR/ballast.
+# One daemon and one ballast-vsock an environment; their files are in
+# $VM_DIR/ballast, and both end with it (vm__env_pids).  ballast-vsock outlives
+# ballast_stop, as on any host, and its workers outlive it.
 
 : "${BUILD:=$VM_HERE/../../build}"
 BALLAST_PID=
+VSOCK_PID=
 : "${BALLASTD:=$BUILD/ballastd}"
+: "${BALLAST_VSOCK:=$BUILD/ballast-vsock}"
 
 ctl() {
   "$BUILD/ballastctl" --socket "$VM_DIR/ballast/run/ballast.sock" "$@"
@@ -21,11 +26,11 @@ ballast_conf() {
   local kv section
   mkdir -p "$VM_DIR/ballast/state" "$VM_DIR/ballast/run"
   {
-    for kv in libvirt_run_dir="$VM_RUN" "$@"; do
+    for kv in libvirt_run_dir="$VM_RUN" vsock_control="$(vsock_control)" "$@"; do
       case ${kv%%=*} in
         budget | psi | psi_stall | psi_window | sample_min | sample_max) section=host ;;
         stats_period | manage | reservation | shares_per_mib) section=vm ;;
-        libvirt_uri | libvirt_run_dir | act | log_level) section=daemon ;;
+        libvirt_uri | libvirt_run_dir | vsock_control | act | log_level) section=daemon ;;
         *) section=policy ;;
       esac
       printf '[%s]\n%s\n' "$section" "$kv"
@@ -36,6 +41,7 @@ ballast_conf() {
 # ballast_launch: starts it with the configuration that is there
 ballast_launch() {
   local i
+  vsock_start
   "$BALLASTD" --config "$VM_DIR/ballast/ballast.conf" --connect "$VM_URI" --state-dir "$VM_DIR/ballast/state" \
     --runtime-dir "$VM_DIR/ballast/run" --no-system-bus >> "$VM_DIR/ballast/log" 2>&1 9>&- &
   BALLAST_PID=$!
@@ -69,6 +75,32 @@ ballast_kill() {
   ballast_reap
 }
 
+vsock_control() { echo "$VM_DIR/ballast/vsock/control.sock"; }
+
+# vsock_start: unless it runs, or has not been built
+vsock_start() {
+  [ -x "$BALLAST_VSOCK" ] || return 0
+  if [ -n "$VSOCK_PID" ] && kill -0 "$VSOCK_PID" 2>/dev/null; then return; fi
+  mkdir -p "$VM_DIR/ballast/vsock" "$VM_DIR/ballast/run"
+  "$BALLAST_VSOCK" --control "$(vsock_control)" --host-socket "$VM_DIR/ballast/run/vsock.sock" \
+    >> "$VM_DIR/ballast/vsock.log" 2>&1 9>&- &
+  VSOCK_PID=$!
+}
+
+# vsock_workers: pids, one for each VM that it serves, also of one that is gone
+vsock_workers() {
+  pgrep -f -- "--control $(vsock_control)" | grep -vx -e "${VSOCK_PID:-none}" || true
+}
+
+# vsock_stop: with its workers, so that guests lose their vsock; SIGKILL, as
+# nothing of it is to be kept
+vsock_stop() {
+  local pid
+  for pid in $VSOCK_PID $(vsock_workers); do kill -KILL "$pid" 2>/dev/null || true; done
+  [ -z "$VSOCK_PID" ] || wait "$VSOCK_PID" 2>/dev/null || true
+  VSOCK_PID=
+}
+
 # Its status; a daemon that does not end in 10 s is a failure and is ended
 ballast_reap() {
   local i rc=0
@@ -94,6 +126,12 @@ answers_within() {
 ballast_vm() {
   ctl --json show "$1" | jq -r "$2"
 }
+
+# channel_of NAME: the transport that its agent is heard over, or "none"
+channel_of() {
+  ballast_vm "$1" '.agent.channel // "none"' 2>/dev/null
+}
+channel_is() { [ "$(channel_of "$1")" = "$2" ]; }
 
 # ballast_status JQ
 ballast_status() {

@@ -20,7 +20,7 @@ FAILED=0
 [ ! -x "$BUILD/ballast-agent" ] || export AGENT=$BUILD/ballast-agent
 
 begin() {
-  export VM_ON_EXIT='ballast_stop || true'
+  export VM_ON_EXIT='ballast_stop || true; vsock_stop'
   vm_env_trap
   vm_env_start "$(mktemp -d /tmp/btest.XXXXXX)"
 }

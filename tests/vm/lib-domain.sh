@@ -16,6 +16,9 @@ vm_virsh() {
 #   --metadata XML            --disk FILE: read-only raw virtio disk (/dev/vda)
 #   --devices XML             --domain XML: more elements below <domain>
 #   --cmdline TEXT            --no-trace     --uuid UUID
+#   --machine pc|q35 (pc)
+#   --vsock: as vm_vsock_transport says; where that is Ballast's own, private memfd
+#     and channel='vhost-user-vsock' in the metadata (also in that of --metadata)
 vm_define() {
   local name=$1
   shift
@@ -26,6 +29,7 @@ vm_define() {
 vm__xml() {
   local name=$1 memory=256 current='' vcpus=1 agent=1 balloon=1 autodeflate=on reporting=on period=''
   local source='' access='' huge='' locked='' metadata='' devices='' domain='' cmdline='' trace=1 uuid=''
+  local machine=pc vsock=0
   shift
   while (($# > 0)); do
     case $1 in
@@ -41,7 +45,9 @@ vm__xml() {
       --memfd-shared) source="<source type='memfd'/>" access="<access mode='shared'/>" ;;
       --hugepages) huge='<hugepages/>' ;;
       --locked) locked='<locked/>' ;;
-      --metadata) metadata="<metadata>$2</metadata>" && shift ;;
+      --metadata) metadata=$2 && shift ;;
+      --machine) machine=$2 && shift ;;
+      --vsock) vsock=1 ;;
       --devices) devices+=$2 && shift ;;
       --domain) domain+=$2 && shift ;;
       --cmdline) cmdline=" $2" && shift ;;
@@ -56,6 +62,13 @@ vm__xml() {
     esac
     shift
   done
+  if ((vsock)) && [[ $(vm_vsock_transport) == vhost-vsock ]]; then
+    devices+="<vsock model='virtio'><cid auto='yes'/></vsock>"
+  elif ((vsock)); then
+    source="<source type='memfd'/>" access="<access mode='private'/>"
+    [[ $metadata == *'<ballast:memory '* ]] || metadata+="<ballast:memory xmlns:ballast='urn:org.ballast1:vm:1' />"
+    metadata=${metadata/<ballast:memory /<ballast:memory channel=\'vhost-user-vsock\' }
+  fi
   # Nehalem: under TCG it boots and works faster than "max", and a named model can
   # be migrated
   local type=qemu cpu="<cpu mode='custom' match='exact' check='none'><model>Nehalem</model></cpu>" features="<tcg><tb-cache unit='MiB'>64</tb-cache></tcg>"
@@ -83,13 +96,13 @@ vm__xml() {
   cat <<-XML
 	<domain type='$type' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
 	  <name>$name</name>$uuid
-	  $metadata
+	  <metadata>$metadata</metadata>
 	  <memory unit='MiB'>$memory</memory>
 	  <currentMemory unit='MiB'>${current:-$memory}</currentMemory>
 	  <memoryBacking>$huge$locked$source$access</memoryBacking>
 	  <vcpu>$vcpus</vcpu>
 	  <os>
-	    <type arch='x86_64' machine='pc'>hvm</type>
+	    <type arch='x86_64' machine='$machine'>hvm</type>
 	    <kernel>$VM_DIR/img/vmlinuz</kernel>
 	    <initrd>$VM_DIR/img/initrd</initrd>
 	    <cmdline>console=ttyS0 quiet mitigations=off audit=0 i8042.noaux cryptomgr.notests$cmdline</cmdline>
@@ -114,6 +127,11 @@ vm__xml() {
 	  <qemu:commandline>$traces</qemu:commandline>
 	</domain>
 	XML
+}
+
+# vm_vsock_transport: how the agent of a guest with --vsock reaches the host here
+vm_vsock_transport() {
+  if [[ -c /dev/vhost-vsock ]]; then echo vhost-vsock; else echo vhost-user-vsock; fi
 }
 
 # vm_start NAME...: in parallel, then waits until each guest answers

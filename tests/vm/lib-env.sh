@@ -136,8 +136,8 @@ vm__drivers() { # DIR
 }
 
 # All processes of an environment (libvirtd, QEMU, helpers), by the one thing they
-# share and nobody else has: their /run/libvirt is our DIR/run. And the reaper, and
-# what it has started that has not come that far yet.
+# share and nobody else has: their /run/libvirt is our DIR/run. And the reaper,
+# what it has started that has not come that far yet, and Ballast (lib-ballast.sh).
 vm__env_pids() { # DIR
   local proc
   for proc in /proc/[0-9]*; do
@@ -146,7 +146,7 @@ vm__env_pids() { # DIR
       echo "${proc#/proc/}"
     fi
   done
-  pgrep -f "/launch\\.sh $1 " || true
+  pgrep -f "/launch\\.sh $1 | --(config|control) $1/ballast/" || true
 }
 
 vm__libvirtd_pid() { # DIR

@@ -13,6 +13,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib.sh source-path=SCRIPTDIR
 . "$here/lib.sh"
+# shellcheck source=lib-ballast.sh source-path=SCRIPTDIR
+. "$here/lib-ballast.sh"
 
 ok() {
   echo "ok - $*"
@@ -47,6 +49,11 @@ settle() { # NAME
 
 rss_below() {
   (($(vm_rss "$1") < $2))
+}
+
+# What the allocator of ID said, a word each
+console_has() { # NAME ID WORDS
+  [[ $(tr -d '\r' <"$VM_DIR/con/$1.log" | sed -n "s/^guestcmd: alloc $2 .* *\(start\|done\|killed\)$/\1/p" | xargs) == "$3" ]]
 }
 
 actual_is() {
@@ -103,6 +110,7 @@ test_balloon() { # NAME
   after=$(vm_rss "$name")
   check "$name: alloc of 64 MiB raises RSS ($(mib "$before") -> $(mib "$after") MiB)" \
     test $((after - before)) -ge $((32 << 20))
+  check "$name: its console says when it began, and when it ended" until_true 5 console_has "$name" a 'start done'
   check "$name: content is as written" vm_cmd "$name" 'sum a'
   vm_cmd "$name" 'free a' >/dev/null
   check "$name: free page reporting returns it" until_true 20 rss_below "$name" $((after - (40 << 20)))
@@ -132,6 +140,7 @@ test_pressure() {
   check "g1: no OOM kill" test "$(vm_oom_kills g1)" -eq 0
   if reply=$(vm_cmd g2 'alloc c 100'); then fail "g2: alloc without autodeflate succeeded"; fi
   check "g2: OOM kill of the workload is reported ($reply)" test "$(vm_oom_kills g2)" -ge 1
+  check "g2: its console says so" until_true 5 console_has g2 c 'start killed'
   check "g2: still answers" vm_cmd g2 ping
   check "g2: no autodeflate" test "$(vm_autodeflate_count g2)" -eq 0
 }
@@ -208,6 +217,7 @@ victim() {
   vm_env_start "$1"
   vm_define g1
   vm_start g1
+  [[ ! -x $BALLASTD ]] || ballast_start act=no
   echo up >"$1/up"
   vm_cmd g1 'alloc a 64 1' 100
 }
