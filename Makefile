@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Ballast.  `make` builds, `make demo` shows it, `make test` proves it; HACKING.md has the rest.
 
-VERSION := 0.1.0
+VERSION := 0.2.0
 
 # --- where things go -------------------------------------------------------
 prefix ?= /usr/local

@@ -18,7 +18,6 @@
 #define AVAIL_SIZE     2U
 #define USED_SIZE      8U
 #define NO_INTERRUPT   1U
-#define NO_NOTIFY      1U
 #define INDEX_ATTEMPTS 4
 
 struct descriptor {
@@ -304,23 +303,6 @@ bool bl_vring_wants_call(const struct bl_vring *r, const struct bl_gm *m)
         if (!bl_vring_ready(r) || !reachable(r, m) || read_u16(m, r->avail + RING_FLAGS, &flags) < 0)
                 return false;
         return !(flags & NO_INTERRUPT);
-}
-
-int bl_vring_set_notify(struct bl_vring *r, const struct bl_gm *m, bool on)
-{
-        const uint16_t flags = htole16((uint16_t)(on ? 0 : NO_NOTIFY));
-        int k;
-
-        if (!bl_vring_ready(r))
-                return 0;
-        if (!reachable(r, m))
-                return -EFAULT;
-        k = ring_write(m, r->used + RING_FLAGS, &flags, sizeof flags);
-        if (k < 0)
-                return breaks(r, k);
-        /* before the driver's index is looked at once more */
-        barrier();
-        return 0;
 }
 
 /* The part of buffer `b` that holds bytes from `*offset` of the rest: its guest

@@ -72,8 +72,6 @@ int bl_vring_give_back(struct bl_vring *r, const struct bl_gm *m, uint16_t head,
 
 /* Does the driver want to be told (VRING_AVAIL_F_NO_INTERRUPT)? */
 bool bl_vring_wants_call(const struct bl_vring *r, const struct bl_gm *m);
-/* Tell the driver not to kick while we are at work (VRING_USED_F_NO_NOTIFY), or to kick again. */
-int bl_vring_set_notify(struct bl_vring *r, const struct bl_gm *m, bool on);
 
 /* Copies out of and into a chain's buffers from `offset` on.  -ENOBUFS: there
  * is less than that; others as guest memory. */

@@ -10,8 +10,9 @@ trap 'rm -rf "$dir"' EXIT
 fail() { echo "not ok - $*"; exit 1; }
 
 make -s install BUILD="$build" DESTDIR="$dir" prefix=/usr > "$dir/log" 2>&1 || { cat "$dir/log"; fail "make install"; }
-for f in usr/sbin/ballastd usr/bin/ballastctl usr/sbin/ballast-agent etc/ballast/ballast.conf \
+for f in usr/sbin/ballastd usr/bin/ballastctl usr/sbin/ballast-agent usr/sbin/ballast-vsock etc/ballast/ballast.conf \
   usr/lib/systemd/system/ballastd.service usr/lib/systemd/system/ballast-agent.service \
+  usr/lib/systemd/system/ballast-vsock.service usr/share/man/man8/ballast-vsock.8 usr/share/man/man7/ballast-protocol.7 \
   etc/dbus-1/system.d/org.ballast1.conf usr/share/man/man8/ballastd.8 usr/share/man/man1/ballastctl.1 \
   usr/share/bash-completion/completions/ballastctl; do
   [ -s "$dir/$f" ] || fail "$f is missing"

@@ -245,9 +245,7 @@ static void step(struct bl_vring *r, struct bl_vchain *c, bool *have, struct inp
                 check(k <= 1 && r->last_avail == before.last_avail);
                 break;
         case 8:
-                may_write_used = true;
-                (void)bl_vring_set_notify(r, &gm, get(in) & 1);
-                may_write_used = false;
+                (void)bl_vring_wants_call(r, &gm);
                 break;
         case 9:
                 (void)bl_vring_wants_call(r, &gm);

@@ -158,7 +158,6 @@ static void assert_breaks(void)
         assert_int_equal(bl_vring_next(&ring, &gm, &c), 0);
         assert_int_equal(bl_vring_available(&ring, &gm), 0);
         assert_int_equal(bl_vring_give_back(&ring, &gm, 0, 0), -EINVAL);
-        assert_int_equal(bl_vring_set_notify(&ring, &gm, false), 0);
         assert_false(bl_vring_wants_call(&ring, &gm));
         assert_int_equal(g.n_reads, 0);
         assert_memory_equal(before, g.ram, RAM);
@@ -447,7 +446,6 @@ static void test_areas(void **state)
                 assert_int_equal(bl_vring_available(&ring, &gm), -EFAULT);
                 ring.last_avail++;
                 assert_int_equal(bl_vring_give_back(&ring, &gm, 0, 0), -EFAULT);
-                assert_int_equal(bl_vring_set_notify(&ring, &gm, true), -EFAULT);
                 assert_int_equal(bl_vring_take_over(&ring, &gm), -EFAULT);
                 assert_false(bl_vring_wants_call(&ring, &gm));
                 assert_false(ring.broken);
@@ -489,10 +487,6 @@ static void test_flags(void **state)
         assert_true(bl_vring_wants_call(&ring, &gm));
         put16(AVAIL, 1);
         assert_false(bl_vring_wants_call(&ring, &gm));
-        assert_int_equal(bl_vring_set_notify(&ring, &gm, false), 0);
-        assert_int_equal(get16(USED), 1);
-        assert_int_equal(bl_vring_set_notify(&ring, &gm, true), 0);
-        assert_int_equal(get16(USED), 0);
 }
 
 /* Memory that goes away under way breaks the ring, wherever it happens. */
