@@ -71,7 +71,8 @@ static void parse_line(const char *p, const char *end, const struct key *keys, u
         while (name_end < end && *name_end != ':' && *name_end != ' ')
                 name_end++;
         for (; keys->name; keys++)
-                if (strlen(keys->name) == (size_t)(name_end - p) && memcmp(keys->name, p, (size_t)(name_end - p)) == 0)
+                if (keys->name[0] == p[0] && strlen(keys->name) == (size_t)(name_end - p) &&
+                    memcmp(keys->name, p, (size_t)(name_end - p)) == 0)
                         break;
         if (!keys->name)
                 return;
@@ -206,10 +207,25 @@ void guest_reader_close(struct guest_reader *r)
         r->meminfo = r->vmstat = r->psi = -1;
 }
 
-int guest_reader_read(struct guest_reader *r, struct bl_wire_stats *ret)
+/* A balloon that moves, or a program that allocates, can be megabytes further by
+ * the time that the second file is read. */
+static int64_t drift(const char *text, size_t size, uint64_t page, uint64_t was_free)
+{
+        static const struct key keys[] = {{"nr_free_pages", BL_STAT_MEM_FREE, UNIT_PAGE}, {NULL}};
+        const char *eol = memchr(text, '\n', size); /* it is the first line */
+        struct bl_wire_stats now;
+
+        bl_wire_stats_init(&now);
+        if (eol)
+                parse_line(text, eol, keys, page, &now);
+        if (now.v[BL_STAT_MEM_FREE] > INT64_MAX || was_free > INT64_MAX)
+                return 0;
+        return (int64_t)now.v[BL_STAT_MEM_FREE] - (int64_t)was_free;
+}
+
+int guest_reader_glance(struct guest_reader *r, struct bl_wire_stats *ret)
 {
         struct bl_wire_stats stats;
-        struct timespec up;
         ssize_t n;
 
         bl_wire_stats_init(&stats);
@@ -217,8 +233,24 @@ int guest_reader_read(struct guest_reader *r, struct bl_wire_stats *ret)
         if (n <= 0)
                 return -ENODATA;
         guest_parse_meminfo(r->text, (size_t)n, &stats);
-        if (r->vmstat >= 0 && (n = read_again(r->vmstat, r->text, sizeof r->text)) > 0)
+        r->drift = 0;
+        if (r->vmstat >= 0 && (n = read_again(r->vmstat, r->text, sizeof r->text)) > 0) {
                 guest_parse_vmstat(r->text, (size_t)n, r->page, &stats);
+                r->drift = drift(r->text, (size_t)n, r->page, stats.v[BL_STAT_MEM_FREE]);
+        }
+        *ret = stats;
+        return 0;
+}
+
+int guest_reader_read(struct guest_reader *r, struct bl_wire_stats *ret)
+{
+        struct bl_wire_stats stats;
+        struct timespec up;
+        ssize_t n;
+        int e = guest_reader_glance(r, &stats);
+
+        if (e < 0)
+                return e;
         /* with psi=0 the file opens and reading it fails: not known */
         if (r->psi >= 0 && (n = read_again(r->psi, r->text, sizeof r->text)) > 0)
                 guest_parse_psi(r->text, (size_t)n, &stats);

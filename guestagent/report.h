@@ -15,6 +15,7 @@ struct guest_reader {
         int vmstat; /* -1: not there */
         int psi; /* -1: not there */
         uint64_t page; /* bytes */
+        int64_t drift; /* bytes by which free memory grew between the two files of the last report */
         char text[16384]; /* one file; vmstat of Linux 6.18 is 4 KiB */
 };
 
@@ -25,6 +26,9 @@ void guest_reader_close(struct guest_reader *r);
 
 /* One report, all but the sequence number.  -ENODATA: nothing could be read. */
 int guest_reader_read(struct guest_reader *r, struct bl_wire_stats *ret);
+
+/* The same without pressure and time, for a look in between. */
+int guest_reader_glance(struct guest_reader *r, struct bl_wire_stats *ret);
 
 /* Who we are.  What cannot be found out is left empty. */
 void guest_identity(const struct guest_reader *r, const char *root, struct bl_wire_hello *ret);

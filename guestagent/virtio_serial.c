@@ -93,7 +93,7 @@ static int virtio_serial_open(struct guest_transport *t)
         return fd;
 }
 
-static bool virtio_serial_connected(int fd)
+static int virtio_serial_connected(int fd)
 {
         struct pollfd p = {.fd = fd, .events = POLLIN};
 

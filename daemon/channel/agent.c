@@ -227,6 +227,12 @@ static bool grant_is_news(const struct bl_agent *a)
         return is_partner(a) && (!a->granted || memcmp(&a->grant, &a->sent, sizeof a->grant) != 0);
 }
 
+/* It has heard nothing of it for so long that it would think us gone. */
+static bool grant_is_old(const struct bl_agent *a, usec_t now)
+{
+        return is_partner(a) && a->granted && now >= a->grant_next + BL_WIRE_GRANT_PERIOD - ENTITLEMENT_GAP;
+}
+
 static int watch(struct bl_agent *a)
 {
         uint32_t events = EPOLLIN | (a->out_len > 0 ? (uint32_t)EPOLLOUT : 0);
@@ -274,7 +280,7 @@ static int write_next(struct bl_agent *a, usec_t now)
                 return write_welcome(a);
         if (a->action_due && a->up)
                 return write_action(a);
-        if (now >= a->grant_next && grant_is_news(a))
+        if (now >= a->grant_next && (grant_is_news(a) || grant_is_old(a, now)))
                 return write_entitlement(a, now);
         return 0;
 }
@@ -694,9 +700,9 @@ void bl_agent_set_entitlement(struct bl_agent *a, const struct bl_wire_entitleme
 
         a->grant = *e;
         a->grant.v[0] = BL_UNSET; /* nobody's, and not compared */
-        if (!grant_is_news(a))
-                return;
         now = loop_now(a);
+        if (!grant_is_news(a) && !grant_is_old(a, now))
+                return;
         if (now >= a->grant_next)
                 send_soon(a);
         else

@@ -56,8 +56,8 @@
  *      guest   after its hello, once per period: statistics
  *      guest   when it runs short: statistics, and behind them a request
  *      guest   when its kernel reports stalls for want of memory: pressure
- *      host    when what it grants a guest changes, once a second at most:
- *              entitlement
+ *      host    when what it grants a guest changes, once a second at most,
+ *              and every BL_WIRE_GRANT_PERIOD at least: entitlement
  *      host    now and then: an action, one at a time
  *      guest   on each action: a result, and for ACTION_HINTS before it hints
  *
@@ -87,6 +87,7 @@
 #define BL_WIRE_PERIOD_DEFAULT (1 * BL_SEC)
 #define BL_WIRE_PERIOD_MIN     (100 * BL_MSEC)
 #define BL_WIRE_PERIOD_MAX     (60 * BL_SEC)
+#define BL_WIRE_GRANT_PERIOD   (5 * BL_SEC) /* a guest that has had one and hears none for thrice that hangs up */
 
 /* The name of the virtio-serial port, as in the domain's <target name=.../>. */
 #define BL_WIRE_PORT_NAME "org.ballast.agent.0"

@@ -301,7 +301,7 @@ static int fake_open(struct guest_transport *t)
         return fd < 0 ? -ENOENT : fd;
 }
 
-static bool fake_connected(int fd)
+static int fake_connected(int fd)
 {
         (void)fd;
         return world.host >= 0 && !world.unplugged;
@@ -340,6 +340,7 @@ static const struct guest_transport_ops fake_ops = {
 };
 
 static struct guest_transport fake = {.ops = &fake_ops, .device = "test", .root = ""};
+static struct guest_transport *const transports[] = {&fake};
 static struct guest_session session;
 static usec_t now;
 
@@ -370,7 +371,16 @@ static int session_setup(void **state)
         now = 1000 * BL_SEC;
         (void)read_guest(GUESTS "linux-6.1");
         guest_identity(&reader, GUESTS "linux-6.1", &h);
-        guest_session_init(&session, &fake, &reader, &h, note);
+        guest_session_init(&session, &(struct guest_setup){
+                                             .transports = transports,
+                                             .n_transports = 1,
+                                             .reader = &reader,
+                                             .hello = &h,
+                                             .root = GUESTS "linux-6.1",
+                                             .status_file = "/dev/null/status.json", /* cannot be written */
+                                             .log = note,
+                                     });
+        session.status.failed = true; /* and that has been said */
         return 0;
 }
 
@@ -387,19 +397,20 @@ static int session_teardown(void **state)
 /* One turn of the agent's loop: what poll(2) would say, or time goes on. */
 static void turn(void)
 {
-        struct pollfd p;
-        usec_t timeout = guest_session_poll(&session, &p, now);
+        struct pollfd fds[_GUEST_POLL_MAX];
+        usec_t timeout = guest_session_poll(&session, fds, now);
+        struct pollfd *p = &fds[GUEST_POLL_STREAM];
 
         assert_true(timeout <= BL_WIRE_PERIOD_MAX);
-        if (p.fd >= 0 && world.host < 0)
-                p.revents = POLLHUP;
-        else if (p.fd >= 0)
-                assert_true(poll(&p, 1, 0) >= 0);
-        if ((p.events & POLLOUT) && world.send_most == 0)
-                p.revents &= (short)~POLLOUT;
-        if (p.revents == 0)
+        if (p->fd >= 0 && world.host < 0)
+                p->revents = POLLHUP;
+        else if (p->fd >= 0)
+                assert_true(poll(p, 1, 0) >= 0);
+        if ((p->events & POLLOUT) && world.send_most == 0)
+                p->revents &= (short)~POLLOUT;
+        if (p->revents == 0)
                 now += timeout;
-        guest_session_step(&session, p.revents, now);
+        guest_session_step(&session, fds, now);
 }
 
 struct heard {
@@ -448,14 +459,24 @@ static void host_says(const struct bl_wire_welcome *w)
         assert_int_equal(send(world.host, buf, (size_t)n, MSG_NOSIGNAL), n);
 }
 
+/* A host of the first minor version, which asks for nothing, comes and is known. */
+static void greet(void)
+{
+        struct bl_wire_welcome w = {.major = BL_WIRE_MAJOR, .period = BL_UNSET};
+
+        plug();
+        turn();
+        host_says(&w);
+        turn();
+}
+
 static void test_cycle(void **state)
 {
         struct heard h;
         usec_t start;
 
         (void)state;
-        plug();
-        turn();
+        greet();
         h = hear();
         assert_int_equal(h.hellos, 1);
         assert_int_equal(h.stats, 1);
@@ -540,7 +561,7 @@ static void test_other_major(void **state)
 /* No host: nothing is polled, one look a second, and no line in the log for each. */
 static void test_host_away(void **state)
 {
-        struct pollfd p;
+        struct pollfd fds[_GUEST_POLL_MAX];
         usec_t start;
         int logs, host;
 
@@ -551,8 +572,8 @@ static void test_host_away(void **state)
         start = now;
         for (int i = 0; i < 10; i++) {
                 turn();
-                (void)guest_session_poll(&session, &p, now);
-                assert_int_equal(p.fd, -1);
+                (void)guest_session_poll(&session, fds, now);
+                assert_int_equal(fds[GUEST_POLL_STREAM].fd, -1);
         }
         assert_true(now - start >= 9 * GUEST_HUP_PERIOD);
         assert_int_equal(world.logs, 0);
@@ -563,7 +584,7 @@ static void test_host_away(void **state)
         assert_int_equal(hear().hellos, 1);
         world.host = -1;
         turn();
-        assert_false(session.connected);
+        assert_false(guest_link_is_up(&session.link));
         logs = world.logs;
         for (int i = 0; i < 5; i++)
                 turn();
@@ -579,8 +600,7 @@ static void test_host_does_not_read(void **state)
         struct heard h;
 
         (void)state;
-        plug();
-        turn();
+        greet();
         (void)hear();
         world.send_most = 0;
         for (int i = 0; i < 100; i++)
@@ -610,6 +630,8 @@ static void test_hello_waits(void **state)
 /* Frames that go out in parts are whole in the end, and never mixed. */
 static void test_partial_sends(void **state)
 {
+        struct bl_wire_welcome w = {.major = BL_WIRE_MAJOR, .period = BL_UNSET};
+
         (void)state;
         for (size_t most = 1; most < 60; most++) {
                 int hellos = 0, stats = 0;
@@ -617,6 +639,7 @@ static void test_partial_sends(void **state)
                 (void)session_teardown(NULL);
                 (void)session_setup(NULL);
                 plug();
+                host_says(&w);
                 world.send_most = most;
                 for (int i = 0; i < 20; i++) {
                         struct heard h;
@@ -636,31 +659,31 @@ static void test_partial_sends(void **state)
 static void test_rest_of_frame(void **state)
 {
         (void)state;
-        plug();
-        turn();
+        greet();
         (void)hear();
         for (size_t first = 1; first < 80; first += 13) {
-                struct pollfd p;
+                struct pollfd fds[_GUEST_POLL_MAX] = {0};
                 struct heard h;
 
-                now = session.next_at;
+                now = session.report_at;
                 world.send_most = 0;
                 /* only `first` bytes get through */
                 memset(session.out, 0, sizeof session.out);
                 session.out_len = (size_t)bl_wire_encode_hello(&session.hello, session.out, sizeof session.out);
                 session.out_pos = first;
                 assert_true(first < session.out_len);
-                assert_int_equal(send(session.fd, session.out, session.out_pos, 0), session.out_pos);
+                assert_int_equal(send(session.link.line[0].fd, session.out, session.out_pos, 0), session.out_pos);
                 for (int i = 0; i < 3; i++) {
                         now += BL_SEC;
-                        guest_session_step(&session, 0, now);
+                        guest_session_step(&session, fds, now);
                 }
                 assert_true(session.out_len > 0);
-                (void)guest_session_poll(&session, &p, now);
-                assert_true(p.events & POLLOUT);
+                (void)guest_session_poll(&session, fds, now);
+                assert_true(fds[GUEST_POLL_STREAM].events & POLLOUT);
                 world.send_most = SIZE_MAX;
-                now = session.next_at;
-                guest_session_step(&session, POLLOUT, now);
+                now = session.report_at;
+                fds[GUEST_POLL_STREAM].revents = POLLOUT;
+                guest_session_step(&session, fds, now);
                 h = hear();
                 assert_int_equal(h.hellos, 1);
                 assert_int_equal(h.stats, 1);
@@ -684,7 +707,7 @@ static void test_unplugged(void **state)
         world.unplugged = true; /* while connected */
         turn();
         turn();
-        assert_int_equal(session.fd, -1);
+        assert_int_equal(session.link.line[0].fd, -1);
         bl_closep(&world.host);
         plug();
         for (int i = 0; i < 3; i++)
@@ -732,8 +755,7 @@ static void test_hostile_host(void **state)
 static void test_stopped(void **state)
 {
         (void)state;
-        plug();
-        turn();
+        greet();
         (void)hear();
         now += 3600 * BL_SEC;
         turn();

@@ -1047,9 +1047,13 @@ static void test_entitlement(void **state)
         h = hear(x);
         assert_true(h.welcomes == 1 && h.entitlements == 1 && h.order[0] == BL_WIRE_WELCOME);
         assert_int_equal(h.grant.v[BL_GRANT_MANAGED], 5);
-        advance(x, 5 * BL_SEC);
+        advance(x, BL_WIRE_GRANT_PERIOD - BL_SEC);
         grant(x, 5); /* nothing new */
         assert_int_equal(hear(x).n, 0);
+        advance(x, BL_SEC);
+        grant(x, 5); /* that we are still there */
+        assert_int_equal(hear(x).entitlements, 1);
+        advance(x, 2 * BL_SEC);
         grant(x, 6); /* at once */
         assert_int_equal(hear(x).grant.v[BL_GRANT_MAX], 6);
         /* ten times a second: the newest once a second */
@@ -1070,7 +1074,7 @@ static void test_entitlement(void **state)
         assert_int_equal(hear(x).entitlements, 1);
         grant(x, 2);
         grant(x, 1);
-        advance(x, 5 * BL_SEC);
+        advance(x, 2 * BL_SEC);
         assert_int_equal(hear(x).entitlements, 0);
         /* an agent that was started anew knows nothing */
         say(x, buf, partner_frame(buf));
