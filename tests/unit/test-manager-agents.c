@@ -23,9 +23,9 @@ static int call_as(const struct fixture *f, const char *uuid)
         assert_true(fd >= 0);
         len = snprintf(me.sun_path + 1, sizeof(me.sun_path) - 1, BL_VHOST_USER_VSOCK_NAME "%s/%d.%u", uuid,
                        (int)getpid(), ++n);
-        assert_int_equal(bind(fd, (struct sockaddr *)&me,
-                              (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)),
-                         0);
+        assert_int_equal(
+                bind(fd, (struct sockaddr *)&me, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)),
+                0);
         snprintf(there.sun_path, sizeof(there.sun_path), "%s/run/" BL_VHOST_USER_VSOCK_SOCKET, f->dir);
         assert_int_equal(connect(fd, (struct sockaddr *)&there, sizeof(there)), 0);
         return fd;
