@@ -142,7 +142,8 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
         vm.hold = record ? record->hold : BL_HOLD_NONE;
         vm.managed = bl_guest_managed(g);
         vm.hung = bl_guest_hung(g);
-        vm.in_flight = bl_balloon_in_flight(m->balloon, g->uuid);
+        /* what somebody else may just have set is judged first */
+        vm.in_flight = bl_balloon_in_flight(m->balloon, g->uuid) || bl_watch_is_unexplained(&g->watch, now);
         vm.oom_deflate = g->oom_deflate;
         vm.booted_at = bl_min(g->booted_at, now);
         vm.max = bl_guest_max(g);

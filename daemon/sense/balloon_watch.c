@@ -5,6 +5,9 @@
 
 /* Longer than QEMU withholds BALLOON_CHANGE (1 s): libvirt answers with the
  * last one, so that a value may look at rest for that long while it moves. */
+/* A judgement comes with the second look, 1.3 s after the first. */
+#define UNEXPLAINED (5 * BL_SEC)
+
 #define REST_DEFAULT (1300 * BL_MSEC)
 
 /* A guest's page may be 64 KiB: it rounds the balloon up to whole pages
@@ -464,6 +467,15 @@ void bl_watch_observe(struct bl_watch *w, const struct bl_watch_observation *o, 
         else
                 r.look_again = bl_add_sat(o->at - w->seen_since >= w->rest ? o->at : w->seen_since, w->rest);
         *ret = r;
+}
+
+bool bl_watch_is_unexplained(const struct bl_watch *w, usec_t now)
+{
+        const struct bl_watch_command *last = w->n_cmd > 0 ? &w->cmd[w->n_cmd - 1] : NULL;
+
+        if (!w->has_judged || !w->has_seen || w->seen >= w->judged || bl_sub_sat(now, w->seen_since) > UNEXPLAINED)
+                return false;
+        return !last || (last->reached && w->seen != last->to);
 }
 
 const char *bl_watch_verdict_to_string(enum bl_watch_verdict v)

@@ -154,6 +154,11 @@ void bl_watch_life(struct bl_watch *w, enum bl_watch_life l, usec_t at);
  */
 void bl_watch_observe(struct bl_watch *w, const struct bl_watch_observation *o, struct bl_watch_report *ret);
 
+/* It was seen smaller than where it was judged last, none of our commands is on its way
+ * there, and the judgement is still to come: a hand may be at work, and must not be
+ * overruled before it is known.  False 5 s after it was first seen there. */
+bool bl_watch_is_unexplained(const struct bl_watch *w, usec_t now);
+
 const char *bl_watch_verdict_to_string(enum bl_watch_verdict v);
 
 #endif

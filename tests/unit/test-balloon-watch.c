@@ -259,6 +259,25 @@ static void test_hand(void **state)
                 }
 }
 
+/* Until it is judged nobody may answer it with a command of ours, and what we move ourselves needs no
+ * explanation. */
+static void test_unexplained(void **state)
+{
+        struct story s = begin(false);
+
+        (void)state;
+        assert_int_equal(rest(&s, MAX, true), BL_WATCH_BASELINE);
+        assert_false(bl_watch_is_unexplained(&s.w, s.now));
+        assert_int_equal(see(&s, MAX - 64 * BL_MIB), BL_WATCH_MOVING);
+        assert_true(bl_watch_is_unexplained(&s.w, s.now));
+        assert_false(bl_watch_is_unexplained(&s.w, s.now + 6 * BL_SEC));
+        assert_int_equal(rest(&s, MAX - 64 * BL_MIB, true), BL_WATCH_HAND);
+        assert_false(bl_watch_is_unexplained(&s.w, s.now));
+        command(&s, MAX - 64 * BL_MIB, MAX - 128 * BL_MIB + 4096);
+        (void)see(&s, MAX - 100 * BL_MIB);
+        assert_false(bl_watch_is_unexplained(&s.w, s.now));
+}
+
 static void test_hand_to_full(void **state)
 {
         struct story s = settled_at(SIGNED(1000), true);
@@ -625,6 +644,7 @@ int main(void)
                 cmocka_unit_test(test_oom_needs_autodeflate),
                 cmocka_unit_test(test_oom_after_incomplete),
                 cmocka_unit_test(test_hand),
+                cmocka_unit_test(test_unexplained),
                 cmocka_unit_test(test_hand_to_full),
                 cmocka_unit_test(test_hand_during_ours),
                 cmocka_unit_test(test_hand_after_a_turn),
