@@ -307,7 +307,7 @@ static struct bl_guest *who(struct bl_manager *m, const struct bl_agent_caller *
 
 static int on_call(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
-        const struct bl_listener *l = userdata;
+        const struct bl_agent_listener *l = userdata;
 
         (void)s;
         (void)revents;
@@ -334,7 +334,7 @@ static int on_call(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 
 static int listen_for(struct bl_manager *m, size_t i)
 {
-        struct bl_listener *l = &m->listeners[i];
+        struct bl_agent_listener *l = &m->listeners[i];
         _cleanup_close_ int fd = -1;
         char place[PATH_MAX];
         int r;
@@ -347,7 +347,7 @@ static int listen_for(struct bl_manager *m, size_t i)
                 bl_log_warning("cannot wait for agents over %s, ignoring: %s", transports[i]->name, strerror(-r));
                 return 0;
         }
-        *l = (struct bl_listener){.m = m, .via = transports[i]};
+        *l = (struct bl_agent_listener){.m = m, .via = transports[i]};
         r = sd_event_add_io(m->event, &l->source, fd, EPOLLIN, on_call, l);
         if (r < 0)
                 return r;

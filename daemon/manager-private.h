@@ -40,7 +40,7 @@
 #define BL_TRANSPORTS 3
 
 /* One that guests call. */
-struct bl_listener {
+struct bl_agent_listener {
         struct bl_manager *m;
         const struct bl_transport *via;
         sd_event_source *source; /* NULL: this kernel has no such thing */
@@ -86,7 +86,7 @@ struct bl_manager {
         sd_event_source *poll_timer;
 
         /* guests.c, attach.c */
-        struct bl_listener listeners[BL_TRANSPORTS];
+        struct bl_agent_listener listeners[BL_TRANSPORTS];
         sd_event_source *attach_timer;
         bool dropping; /* shadow.c: a worker frees what a VM holds twice */
         usec_t dropping_at; /* since then */

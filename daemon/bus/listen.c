@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "daemon/bus/bus.h"
+#include "daemon/util/sock.h"
 
 #define BACKLOG 64
 
@@ -20,36 +21,6 @@ struct bl_listener {
         ino_t ino;
         bool has_group;
 };
-
-static int address(const char *path, struct sockaddr_un *ret)
-{
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
-        size_t len = strlen(path);
-
-        if (len == 0)
-                return -EINVAL;
-        if (len >= sizeof(a.sun_path))
-                return -ENAMETOOLONG;
-        memcpy(a.sun_path, path, len + 1);
-        *ret = a;
-        return 0;
-}
-
-static int take_lock(const char *path, int *ret_fd)
-{
-        _cleanup_free_ char *name = NULL;
-        _cleanup_close_ int fd = -1;
-
-        if (asprintf(&name, "%s.lock", path) < 0)
-                return -ENOMEM;
-        fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
-        if (fd < 0)
-                return -errno;
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-                return errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
-        *ret_fd = bl_take_fd(&fd);
-        return 0;
-}
 
 /* 0: nobody is behind `path`, which may be replaced. */
 static int probe(const char *path, const struct sockaddr_un *a)
@@ -89,7 +60,7 @@ static int make_socket(const char *path, gid_t group, mode_t mode, struct stat *
 
         if (asprintf(&temp, "%s.new", path) < 0)
                 return -ENOMEM;
-        r = address(temp, &a);
+        r = bl_sock_address(temp, &a);
         if (r < 0)
                 return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -122,14 +93,14 @@ int bl_listener_new(const char *path, gid_t group, mode_t mode, struct bl_listen
         struct sockaddr_un a;
         int r;
 
-        r = address(path, &a);
+        r = bl_sock_address(path, &a);
         if (r < 0)
                 return r;
         l = calloc(1, sizeof(*l));
         if (!l)
                 return -ENOMEM;
         l->fd = l->lock_fd = -1;
-        r = take_lock(path, &l->lock_fd);
+        r = bl_sock_lock(path, &l->lock_fd);
         if (r < 0)
                 return r;
         r = probe(path, &a);

@@ -9,6 +9,7 @@
 #include <ballast/cleanup.h>
 
 #include "daemon/channel/vhost_user_vsock.h"
+#include "daemon/util/sock.h"
 #include "daemon/virt/proc.h"
 
 #define BACKLOG 128
@@ -29,16 +30,12 @@ static int remove_old(const char *path)
 
 static int vhost_user_vsock_listen(const char *place, int *ret_fd)
 {
-        struct sockaddr_un addr = {.sun_family = AF_UNIX};
         _cleanup_close_ int fd = -1;
-        size_t len = place ? strlen(place) : 0;
-        int r;
+        struct sockaddr_un addr;
+        int r = place ? bl_sock_address(place, &addr) : -EINVAL;
 
-        if (len == 0)
-                return -EINVAL;
-        if (len >= sizeof addr.sun_path)
-                return -ENAMETOOLONG;
-        memcpy(addr.sun_path, place, len);
+        if (r < 0)
+                return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
@@ -52,14 +49,6 @@ static int vhost_user_vsock_listen(const char *place, int *ret_fd)
                 return -errno;
         *ret_fd = bl_take_fd(&fd);
         return 0;
-}
-
-static bool is_ours(int fd)
-{
-        struct ucred cred;
-        socklen_t len = sizeof cred;
-
-        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == 0 || cred.uid == geteuid());
 }
 
 /* An abstract name is a NUL and then as many bytes as the length says, with no end of its own (unix(7)). */
@@ -96,12 +85,10 @@ static int vhost_user_vsock_accept(int listen_fd, struct bl_agent_caller *ret, i
         socklen_t len = sizeof peer;
         _cleanup_close_ int fd = -1;
 
-        do
-                fd = accept4(listen_fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+        fd = bl_sock_accept(listen_fd, &peer, &len);
         if (fd < 0)
-                return errno == EPERM ? -EACCES : -errno; /* a security module's: nobody has come */
-        if (!is_ours(fd) || !parse_name(&peer, len, caller.uuid))
+                return fd;
+        if (bl_sock_check_peer(fd) < 0 || !parse_name(&peer, len, caller.uuid))
                 return -EPERM;
         *ret = caller;
         *ret_fd = bl_take_fd(&fd);

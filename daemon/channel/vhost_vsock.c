@@ -9,6 +9,7 @@
 #include <ballast/wire.h>
 
 #include "daemon/channel/vhost_vsock.h"
+#include "daemon/util/sock.h"
 
 #define BACKLOG 128
 
@@ -36,11 +37,9 @@ static int vhost_vsock_accept(int listen_fd, struct bl_agent_caller *ret, int *r
         socklen_t len = sizeof peer;
         _cleanup_close_ int fd = -1;
 
-        do
-                fd = accept4(listen_fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+        fd = bl_sock_accept(listen_fd, &peer, &len);
         if (fd < 0)
-                return errno == EPERM ? -EACCES : -errno; /* a security module's: nobody has come */
+                return fd;
         if (len < sizeof peer || peer.svm_family != AF_VSOCK || peer.svm_port >= BL_WIRE_VSOCK_PORT_ROOT)
                 return -EPERM;
         *ret = (struct bl_agent_caller){.cid = peer.svm_cid};

@@ -7,18 +7,17 @@
 
 #include "daemon/bus/bus.h"
 #include "daemon/ctl/ctl.h"
+#include "daemon/util/sock.h"
 
 #define SOCKET_DEFAULT "/run/ballast/ballast.sock"
 
 static int connect_socket(const char *path, int *ret_fd)
 {
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
         _cleanup_close_ int fd = -1;
-        size_t len = strlen(path);
+        struct sockaddr_un a;
 
-        if (len == 0 || len >= sizeof(a.sun_path))
+        if (bl_sock_address(path, &a) < 0)
                 return -ENAMETOOLONG;
-        memcpy(a.sun_path, path, len + 1);
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return -errno;

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/vsock/control.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,37 +10,13 @@
 #include <ballast/cleanup.h>
 
 #include "daemon/util/clock.h"
+#include "daemon/util/sock.h"
 
 #define BACKLOG     64
 #define CID_FIRST   3U /* 0 to 2: the hypervisor, the own machine, the host */
 #define CID_ANY     UINT32_MAX
 #define ERROR_LEAST (-4095) /* as the kernel bounds them */
 #define RETRY       (10 * BL_MSEC)
-
-static int make_address(const char *path, struct sockaddr_un *ret)
-{
-        struct sockaddr_un a = {.sun_family = AF_UNIX};
-        const size_t len = strlen(path);
-
-        if (len == 0)
-                return -EINVAL;
-        if (len >= sizeof(a.sun_path))
-                return -ENAMETOOLONG;
-        memcpy(a.sun_path, path, len + 1);
-        *ret = a;
-        return 0;
-}
-
-/* Is the other side root or who we run as?  The kernel's word. */
-static int check_peer(int fd)
-{
-        struct ucred peer;
-        socklen_t len = sizeof(peer);
-
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-                return -errno;
-        return peer.uid == 0 || peer.uid == geteuid() ? 0 : -EPERM;
-}
 
 static struct timespec time_until(usec_t deadline, usec_t at_most)
 {
@@ -84,44 +57,11 @@ static int wait_readable(int fd, usec_t deadline)
         }
 }
 
-/* The one descriptor of a message. */
-static int take_descriptor(struct msghdr *m)
-{
-        const struct cmsghdr *c = CMSG_FIRSTHDR(m);
-        int fd;
-
-        if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(fd)))
-                return -1;
-        memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-        return fd;
-}
-
-ssize_t bl_vsock_recv_fd(int fd, void *buf, size_t size, int *ret_fd)
-{
-        union {
-                char buf[CMSG_SPACE(sizeof(int))];
-                struct cmsghdr align;
-        } control;
-        struct iovec part = {.iov_base = buf, .iov_len = size};
-        struct msghdr m = {
-                .msg_iov = &part,
-                .msg_iovlen = 1,
-                .msg_control = &control,
-                .msg_controllen = CMSG_LEN(sizeof(int)), /* CMSG_SPACE has room for two, of which one would be lost */
-        };
-        const ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC);
-
-        if (n < 0)
-                return -errno;
-        *ret_fd = take_descriptor(&m);
-        return n;
-}
-
 static int receive_reply(int fd, int *ret_fd)
 {
         struct bl_vsock_reply reply;
         _cleanup_close_ int given = -1;
-        const ssize_t n = bl_vsock_recv_fd(fd, &reply, sizeof(reply), &given);
+        const ssize_t n = bl_sock_recv_fd(fd, &reply, sizeof(reply), &given);
 
         if (n < 0)
                 return (int)n;
@@ -140,7 +80,7 @@ int bl_vsock_control_serve(const char *path, const struct bl_vsock_request *q, u
         const usec_t deadline = bl_add_sat(bl_now(), limit);
         _cleanup_close_ int fd = -1;
         struct sockaddr_un a;
-        int r = make_address(path, &a);
+        int r = bl_sock_address(path, &a);
 
         if (r < 0)
                 return r;
@@ -150,7 +90,7 @@ int bl_vsock_control_serve(const char *path, const struct bl_vsock_request *q, u
         r = connect_until(fd, &a, deadline);
         if (r < 0)
                 return r;
-        r = check_peer(fd);
+        r = bl_sock_check_peer(fd);
         if (r < 0)
                 return r;
         if (send(fd, q, sizeof(*q), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(*q))
@@ -159,32 +99,16 @@ int bl_vsock_control_serve(const char *path, const struct bl_vsock_request *q, u
         return r < 0 ? r : receive_reply(fd, ret_fd);
 }
 
-static int take_lock(const char *path, int *ret_lock)
-{
-        _cleanup_free_ char *name = NULL;
-        _cleanup_close_ int fd = -1;
-
-        if (asprintf(&name, "%s.lock", path) < 0)
-                return -ENOMEM;
-        fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
-        if (fd < 0)
-                return -errno;
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-                return errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
-        *ret_lock = bl_take_fd(&fd);
-        return 0;
-}
-
 int bl_vsock_control_listen(const char *path, int *ret_lock, int *ret_fd)
 {
         _cleanup_close_ int lock = -1, fd = -1;
         struct sockaddr_un a;
         struct stat st;
-        int r = make_address(path, &a);
+        int r = bl_sock_address(path, &a);
 
         if (r < 0)
                 return r;
-        r = take_lock(path, &lock);
+        r = bl_sock_lock(path, &lock);
         if (r < 0)
                 return r;
         if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
@@ -217,7 +141,7 @@ int bl_vsock_control_receive(int fd, struct bl_vsock_request *ret)
                 return errno == EINTR ? -EAGAIN : -errno;
         if (n == 0)
                 return -EPIPE;
-        r = check_peer(fd);
+        r = bl_sock_check_peer(fd);
         if (r < 0)
                 return r;
         if (n != sizeof(q) || q.magic != BL_VSOCK_CONTROL_MAGIC)
@@ -230,24 +154,7 @@ int bl_vsock_control_receive(int fd, struct bl_vsock_request *ret)
 
 int bl_vsock_control_reply(int fd, int error, int qemu)
 {
-        union {
-                char buf[CMSG_SPACE(sizeof(int))];
-                struct cmsghdr align;
-        } control = {};
-        struct bl_vsock_reply reply = {.magic = BL_VSOCK_CONTROL_MAGIC, .error = error};
-        struct iovec part = {.iov_base = &reply, .iov_len = sizeof(reply)};
-        struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+        const struct bl_vsock_reply reply = {.magic = BL_VSOCK_CONTROL_MAGIC, .error = error};
 
-        if (qemu >= 0) {
-                struct cmsghdr *c;
-
-                m.msg_control = &control;
-                m.msg_controllen = sizeof(control);
-                c = CMSG_FIRSTHDR(&m);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(qemu));
-                memcpy(CMSG_DATA(c), &qemu, sizeof(qemu));
-        }
-        return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+        return bl_sock_send_fd(fd, &reply, sizeof(reply), qemu);
 }

@@ -51,8 +51,4 @@ int bl_vsock_control_receive(int fd, struct bl_vsock_request *ret);
 /* `qemu`: the descriptor to hand over, -1: none. */
 int bl_vsock_control_reply(int fd, int error, int qemu);
 
-/* One message of a SOCK_SEQPACKET socket, its true length, with at most one descriptor (-1: none); never
- * blocks. */
-ssize_t bl_vsock_recv_fd(int fd, void *buf, size_t size, int *ret_fd);
-
 #endif

@@ -21,6 +21,7 @@
 #include "daemon/util/clock.h"
 #include "daemon/util/fs.h"
 #include "daemon/util/procstat.h"
+#include "daemon/util/sock.h"
 #include "daemon/virt/proc.h"
 #include "daemon/vsock/control.h"
 
@@ -126,7 +127,7 @@ static void vm_drain(struct vm *v, unsigned limit)
         for (; limit > 0 && v->up >= 0; limit--) {
                 _cleanup_close_ int fd = -1;
                 uint32_t which;
-                const ssize_t n = bl_vsock_recv_fd(v->up, &which, sizeof(which), &fd);
+                const ssize_t n = bl_sock_recv_fd(v->up, &which, sizeof(which), &fd);
 
                 if (n == -EAGAIN || n == -EINTR)
                         return;

@@ -19,6 +19,7 @@
 
 #include "daemon/channel/vhost_user_vsock.h"
 #include "daemon/util/clock.h"
+#include "daemon/util/sock.h"
 #include "daemon/virt/proc.h"
 #include "daemon/vsock/keep.h"
 #include "daemon/vsock/mux.h"
@@ -69,24 +70,10 @@ static void say(struct worker *w, const char *what)
 /* A second copy for the one who takes over; without the supervisor there is nobody. */
 static void send_up(struct worker *w, enum bl_keep_fd which, int fd)
 {
-        union {
-                struct cmsghdr header;
-                char space[CMSG_SPACE(sizeof(int))];
-        } control = {0};
-        uint32_t number = which;
-        struct iovec iov = {.iov_base = &number, .iov_len = sizeof number};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+        const uint32_t number = which;
         struct pollfd pfd = {.fd = w->up, .events = POLLOUT};
 
-        if (fd >= 0) {
-                control.header.cmsg_level = SOL_SOCKET;
-                control.header.cmsg_type = SCM_RIGHTS;
-                control.header.cmsg_len = CMSG_LEN(sizeof fd);
-                memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-                m.msg_control = &control;
-                m.msg_controllen = sizeof control;
-        }
-        while (sendmsg(w->up, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EAGAIN)
+        while (bl_sock_send_fd(w->up, &number, sizeof number, fd) == -EAGAIN)
                 if (poll(&pfd, 1, UP_LIMIT_MS) <= 0)
                         return;
 }
@@ -162,21 +149,21 @@ static int bind_name(struct worker *w, int fd)
 static int on_connect(void *userdata, uint32_t src_port, uint32_t dst_port)
 {
         struct worker *w = userdata;
-        struct sockaddr_un addr = {.sun_family = AF_UNIX};
         _cleanup_close_ int fd = -1;
+        struct sockaddr_un addr;
         int r;
 
         if (dst_port != BL_WIRE_VSOCK_PORT || src_port >= BL_WIRE_VSOCK_PORT_ROOT)
                 return -ECONNREFUSED;
-        if (strlen(w->host_socket) >= sizeof addr.sun_path)
-                return -ENAMETOOLONG;
+        r = bl_sock_address(w->host_socket, &addr);
+        if (r < 0)
+                return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
         r = bind_name(w, fd);
         if (r < 0)
                 return r;
-        memcpy(addr.sun_path, w->host_socket, strlen(w->host_socket));
         /* unix(7): never EINPROGRESS; EAGAIN when the backlog is full */
         if (connect(fd, (const struct sockaddr *)&addr, sizeof addr) < 0)
                 return -errno;

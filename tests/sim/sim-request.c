@@ -65,13 +65,12 @@ static void test_switched_off(void **state)
         }
 }
 
-/* All that is free is spoken for: the others give, in the same tick, what they do not use. */
-static void test_ramp_when_others_must_give(void **state)
+/* Four guests, the first of 700 MiB so far, and nothing above the reserve free. */
+static struct sim *spoken_for(void)
 {
         struct sim *s = sim_crowded(4);
         struct sim_guest *g = &s->g[0];
 
-        (void)state;
         s->tick = 100 * BL_MSEC;
         for (int i = 0; i < 4; i++)
                 s->g[i].asks = SIM_ASKS;
@@ -81,6 +80,16 @@ static void test_ramp_when_others_must_give(void **state)
         sim_run(s, 30 * BL_SEC);
         g->limit = g->max;
         s->config.min_free = s->plan.marks.min_free + sim_host_free(s) - s->plan.goal;
+        return s;
+}
+
+/* All that is free is spoken for: the others give, in the same tick, what they do not use. */
+static void test_ramp_when_others_must_give(void **state)
+{
+        struct sim *s = spoken_for();
+        struct sim_guest *g = &s->g[0];
+
+        (void)state;
         assert_true(g->actual <= 700 * BL_MIB);
         sim_run(s, 2 * BL_SEC);
         g->least = UINT64_MAX;
@@ -101,19 +110,10 @@ static void test_ramp_when_others_must_give(void **state)
 static void test_reserve(void **state)
 {
         for (int off = 0; off <= 1; off++) {
-                struct sim *s = sim_crowded(4);
+                struct sim *s = spoken_for();
                 struct sim_guest *g = &s->g[0];
 
                 (void)state;
-                s->tick = 100 * BL_MSEC;
-                for (int i = 0; i < 4; i++)
-                        s->g[i].asks = SIM_ASKS;
-                g->limit = 700 * BL_MIB;
-                s->other_want = 1500 * BL_MIB;
-                s->other_rate = 400 * BL_MIB;
-                sim_run(s, 30 * BL_SEC);
-                g->limit = g->max;
-                s->config.min_free = s->plan.marks.min_free + sim_host_free(s) - s->plan.goal;
                 sim_run(s, 2 * BL_SEC);
                 for (int i = 1; i < 4; i++)
                         s->g[i].speed_down = 100 * BL_MIB;

@@ -18,7 +18,7 @@
 #include "daemon/virt/domain_vsock.h"
 #include "daemon/virt/op.h"
 #include "daemon/vsock/control.h"
-#include "tests/unit/test-qmp-util.h"
+#include "tests/unit/test-domain-util.h"
 
 #define OK "{\"return\":{}}"
 

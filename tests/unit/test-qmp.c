@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "daemon/virt/qmp.h"
-#include "tests/unit/test-qmp-util.h"
+#include "tests/unit/test-domain-util.h"
 
 static json_t *answer(const char *name)
 {

@@ -26,6 +26,7 @@
 #include "daemon/util/clock.h"
 #include "daemon/util/fs.h"
 #include "daemon/util/procstat.h"
+#include "daemon/util/sock.h"
 #include "daemon/vsock/control.h"
 #include "daemon/vsock/supervisor.h"
 
@@ -83,25 +84,7 @@ static uint32_t count_shared(void)
 
 static void send_up(int up, uint32_t which, int fd)
 {
-        union {
-                char buf[CMSG_SPACE(sizeof(int))];
-                struct cmsghdr align;
-        } control = {};
-        struct iovec part = {.iov_base = &which, .iov_len = sizeof(which)};
-        struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
-
-        if (fd >= 0) {
-                struct cmsghdr *c;
-
-                m.msg_control = &control;
-                m.msg_controllen = sizeof(control);
-                c = CMSG_FIRSTHDR(&m);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(fd));
-                memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-        }
-        if (sendmsg(up, &m, MSG_NOSIGNAL) < 0)
+        if (bl_sock_send_fd(up, &which, sizeof(which), fd) < 0)
                 _exit(99);
 }
 
