@@ -27,7 +27,8 @@ CC ?= gcc
 PKG_CONFIG ?= pkg-config
 PKGS_DAEMON := libvirt libvirt-qemu libsystemd inih jansson libxml-2.0
 PKGS_CTL := libsystemd jansson smartcols
-PKGS_TEST := cmocka
+PKGS_STORE := liblz4 libxxhash nbdkit
+PKGS_TEST := cmocka libnbd
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla \
         -Wno-missing-field-initializers
@@ -36,6 +37,7 @@ BASE_CFLAGS := -std=gnu17 $(OPT) $(WARN) $(if $(WERROR),-Werror) -fstack-protect
         $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) \
         $(if $(findstring undefined,$(SANITIZE)),-fno-sanitize-recover=undefined)
 BASE_CPPFLAGS := -D_GNU_SOURCE -Iinclude -DBALLAST_VERSION='"$(VERSION)"' -DBALLAST_SYSCONFDIR='"$(sysconfdir)"' \
+        -DBALLAST_LIBDIR='"$(libdir_ballast)"' \
         $(if $(FAULTS),-DBALLAST_FAULTS)
 BASE_LDFLAGS := -Wl,-z,relro,-z,now $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 DEPFLAGS = -MMD -MP
@@ -45,6 +47,8 @@ pkg_libs = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 DAEMON_CFLAGS = $(eval DAEMON_CFLAGS := $$(call pkg_cflags,$(PKGS_DAEMON) $(PKGS_CTL)))$(DAEMON_CFLAGS)
 DAEMON_LIBS = $(eval DAEMON_LIBS := $$(call pkg_libs,$(PKGS_DAEMON)))$(DAEMON_LIBS)
 CTL_LIBS = $(eval CTL_LIBS := $$(call pkg_libs,$(PKGS_CTL)))$(CTL_LIBS)
+STORE_CFLAGS = $(eval STORE_CFLAGS := $$(call pkg_cflags,$(PKGS_STORE)))$(STORE_CFLAGS)
+STORE_LIBS = $(eval STORE_LIBS := $$(call pkg_libs,liblz4 libxxhash))$(STORE_LIBS)
 TEST_LIBS = $(eval TEST_LIBS := $$(call pkg_libs,$(PKGS_TEST)))$(TEST_LIBS)
 
 # --- sources: a new file is picked up by being there -----------------------
@@ -55,7 +59,11 @@ ctl_src := $(wildcard daemon/ctl/*.c)
 # the vsock backend is a program of its own; its parts are in the library for the tests
 vsock_main := daemon/vsock/main.c
 vsock_src := $(filter-out $(vsock_main),$(wildcard daemon/vsock/*.c))
-daemon_src := $(filter-out daemon/main.c $(vsock_main) $(ctl_src),$(wildcard daemon/*.c daemon/*/*.c))
+# so is the store: a library, an nbdkit plugin around it, and the program that holds its sockets
+store_main := daemon/store/main.c
+store_plugin := daemon/store/plugin.c
+store_src := $(filter-out $(store_main) $(store_plugin),$(wildcard daemon/store/*.c))
+daemon_src := $(filter-out daemon/main.c $(vsock_main) $(ctl_src) daemon/store/%,$(wildcard daemon/*.c daemon/*/*.c))
 agent_src := $(filter-out guestagent/main.c,$(wildcard guestagent/*.c))
 unit_src := $(wildcard tests/unit/test-*.c)
 sim_src := $(wildcard tests/sim/sim-*.c)
@@ -68,6 +76,7 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 policy_obj := $(call obj,$(policy_src))
 daemon_obj := $(call obj,$(daemon_src))
 ctl_obj := $(call obj,$(ctl_src))
+store_obj := $(patsubst %.c,$(BUILD)/pic/%.o,$(store_src))
 # what is fuzzed needs nothing else
 fuzzed_src = $(wire_src) $(filter-out daemon/vsock/worker.c daemon/vsock/supervisor.c daemon/vsock/control.c,$(vsock_src))
 # the agent is built on its own, with few flags in common: it is static and small
@@ -81,11 +90,11 @@ fuzz_bin := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(fuzz_src))
 fake_bin := $(BUILD)/tests/cli/fake-ballastd
 man_out := $(addprefix $(BUILD)/man/,$(notdir $(man_src:.scd=)))
 
-programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(BUILD)/ballast-vsock $(if $(SANITIZE),,$(BUILD)/ballast-agent)
+programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(BUILD)/ballast-vsock $(BUILD)/ballast-store $(BUILD)/ballast-store-plugin.so $(if $(SANITIZE),,$(BUILD)/ballast-agent)
 
 .DEFAULT_GOAL := all
 .PHONY: all tests man check test demo lint format install uninstall clean help deps \
-        bench-react bench-scale bench-channel fuzz-long check-sanitize valgrind
+        bench-react bench-scale bench-channel bench-store bench-store-kill fuzz-long check-sanitize valgrind
 .DELETE_ON_ERROR:
 .SUFFIXES:
 # objects of tests are kept: a second make has nothing to do
@@ -97,12 +106,12 @@ tests: $(unit_bin) $(sim_bin) $(bench_bin) $(fake_bin) $(if $(SANITIZE),,$(fuzz_
 
 # what is run with fault points in it
 .PHONY: faults
-faults: deps-check $(BUILD)/ballastd $(addprefix $(BUILD)/tests/unit/,test-virt-conn test-ledger test-fault)
+faults: deps-check $(BUILD)/ballastd $(addprefix $(BUILD)/tests/unit/,test-virt-conn test-ledger test-fault test-store-step test-store-model)
 
 # A missing library is said in one line, with the mend, not in fifty of the compiler's.
 .PHONY: deps-check
 deps-check:
-	@$(PKG_CONFIG) --exists $(PKGS_DAEMON) $(PKGS_CTL) $(PKGS_TEST) || \
+	@$(PKG_CONFIG) --exists $(PKGS_DAEMON) $(PKGS_CTL) $(PKGS_STORE) $(PKGS_TEST) || \
 	  { echo "ballast: libraries are missing; 'make deps' installs them (apt, as root)" >&2; exit 1; }
 
 deps:
@@ -120,6 +129,11 @@ $(BUILD)/obj/%.o: %.c | deps-check
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(BASE_CPPFLAGS) -I. $(BASE_CFLAGS) $(DAEMON_CFLAGS) -pthread $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
+# the store is linked into a shared object
+$(BUILD)/pic/%.o: %.c | deps-check
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) $(BASE_CPPFLAGS) -I. $(BASE_CFLAGS) $(STORE_CFLAGS) -fPIC -pthread $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
+
 $(BUILD)/agent/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(BASE_CPPFLAGS) -I. -std=gnu17 -Os -g $(WARN) $(if $(WERROR),-Werror) -ffunction-sections -fdata-sections \
@@ -129,6 +143,8 @@ $(BUILD)/libpolicy.a: $(policy_obj)
 $(BUILD)/libballastd.a: $(daemon_obj)
 $(BUILD)/libballastctl.a: $(filter-out %/main.o,$(ctl_obj))
 $(BUILD)/libagent.a: $(agent_obj)
+$(BUILD)/libstore.a: $(store_obj)
+$(BUILD)/libutil-pic.a: $(patsubst %.c,$(BUILD)/pic/%.o,$(wildcard daemon/util/*.c))
 $(BUILD)/libsim.a: $(call obj,$(simlib_src))
 %.a:
 	@mkdir -p $(@D)
@@ -144,13 +160,20 @@ $(BUILD)/ballastctl: $(BUILD)/obj/daemon/ctl/main.o $(BUILD)/libballastctl.a $(B
 $(BUILD)/ballast-vsock: $(BUILD)/obj/$(vsock_main:.c=.o) $(BUILD)/libballastd.a
 	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(DAEMON_LIBS)
 
+$(BUILD)/ballast-store: $(BUILD)/obj/$(store_main:.c=.o) $(BUILD)/libstore.a $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(STORE_LIBS) $(DAEMON_LIBS)
+
+# nbdkit loads it: what it needs of daemon/util is built for that too
+$(BUILD)/ballast-store-plugin.so: $(BUILD)/pic/$(store_plugin:.c=.o) $(BUILD)/libstore.a $(BUILD)/libutil-pic.a
+	$(call say,LD)$(CC) -shared $(BASE_LDFLAGS) $(LDFLAGS) -Wl,--as-needed -pthread -o $@ $^ $(STORE_LIBS)
+
 $(BUILD)/ballast-agent: $(agent_main) $(agent_obj)
 	$(call say,LD)$(CC) -static -Wl,--gc-sections $(LDFLAGS) -o $@ $^
 
-testlibs = $(BUILD)/libsim.a $(BUILD)/libballastctl.a $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
+testlibs = $(BUILD)/libsim.a $(BUILD)/libballastctl.a $(BUILD)/libstore.a $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(testlibs) $(BUILD)/libagent.a
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(TEST_LIBS) $(DAEMON_LIBS) $(CTL_LIBS)
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(TEST_LIBS) $(STORE_LIBS) $(DAEMON_LIBS) $(CTL_LIBS)
 
 $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(BUILD)/libsim.a $(BUILD)/libpolicy.a
 	@mkdir -p $(@D)
@@ -158,7 +181,7 @@ $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(BUILD)/libsim.a $(BUILD)/libp
 
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(testlibs)
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS) $(CTL_LIBS) -lm
+	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(TEST_LIBS) $(STORE_LIBS) $(DAEMON_LIBS) $(CTL_LIBS) -lm
 
 $(BUILD)/tests/cli/%: $(BUILD)/obj/tests/cli/%.o $(BUILD)/libballastd.a $(BUILD)/libpolicy.a
 	@mkdir -p $(@D)
@@ -226,8 +249,8 @@ lint-c:
 # flags by way of a file: strings in -D do not survive a shell twice
 lint-clang: | deps-check
 	@mkdir -p $(BUILD)/tidy
-	@printf '%s\n' -std=gnu17 $(BASE_CPPFLAGS) -I$(CURDIR) -I$(CURDIR)/include $(DAEMON_CFLAGS) > $(BUILD)/tidy/compile_flags.txt
-	@printf '%s\n' $(policy_src) $(daemon_src) $(ctl_src) daemon/main.c $(wildcard guestagent/*.c) | \
+	@printf '%s\n' -std=gnu17 $(BASE_CPPFLAGS) -I$(CURDIR) -I$(CURDIR)/include $(DAEMON_CFLAGS) $(STORE_CFLAGS) > $(BUILD)/tidy/compile_flags.txt
+	@printf '%s\n' $(policy_src) $(daemon_src) $(ctl_src) daemon/main.c $(wildcard daemon/store/*.c guestagent/*.c) | \
 	  xargs -P2 -n4 clang-tidy --quiet -p $(BUILD)/tidy 2>/dev/null
 # clang sees other things than gcc: the whole tree must be clean under both
 lint-clang-build:
@@ -248,6 +271,10 @@ bench-scale: $(BUILD)/tests/bench/bench-scale
 	$< $(BUILD)/bench/scale.json
 bench-channel: $(programs) $(BUILD)/tests/bench/bench-observe $(BUILD)/tests/bench/bench-channel
 	@BUILD=$(BUILD) tests/bench/bench-channel.sh
+bench-store: $(programs) $(BUILD)/tests/bench/bench-store
+	@BUILD=$(BUILD) tests/bench/bench-store.sh
+bench-store-kill: $(programs)
+	@BUILD=$(BUILD) tests/bench/bench-store-kill.sh
 fuzz-long: $(fuzz_bin)
 	@BUILD=$(BUILD) tests/fuzz/long.sh
 
@@ -261,6 +288,8 @@ endef
 install: all
 	$(INSTALL) -D -m 755 $(BUILD)/ballastd $(DESTDIR)$(sbindir)/ballastd
 	$(INSTALL) -D -m 755 $(BUILD)/ballast-vsock $(DESTDIR)$(sbindir)/ballast-vsock
+	$(INSTALL) -D -m 755 $(BUILD)/ballast-store $(DESTDIR)$(sbindir)/ballast-store
+	$(INSTALL) -D -m 755 $(BUILD)/ballast-store-plugin.so $(DESTDIR)$(libdir_ballast)/ballast-store-plugin.so
 	$(INSTALL) -D -m 755 $(BUILD)/ballast-agent $(DESTDIR)$(sbindir)/ballast-agent
 	$(INSTALL) -D -m 755 $(BUILD)/ballastctl $(DESTDIR)$(bindir)/ballastctl
 	$(INSTALL) -D -m 644 systemd/ballast.conf $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
@@ -271,6 +300,9 @@ install: all
 	else mv $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new $(DESTDIR)$(sysconfdir)/ballast/ballast.conf; fi
 	$(call subst_paths,systemd/ballastd.service,$(unitdir))
 	$(call subst_paths,systemd/ballast-vsock.service,$(unitdir))
+	$(call subst_paths,systemd/ballast-store.service,$(unitdir))
+	$(call subst_paths,systemd/ballast-store.socket,$(unitdir))
+	$(call subst_paths,systemd/ballast-store-control.socket,$(unitdir))
 	$(call subst_paths,systemd/ballast-agent.service,$(unitdir))
 	$(INSTALL) -D -m 644 systemd/org.ballast1.conf $(DESTDIR)$(dbusconfdir)/org.ballast1.conf
 	$(call subst_paths,systemd/org.ballast1.service,$(dbusdir)/system-services)
@@ -280,6 +312,9 @@ install: all
 # the administrator's ballast.conf stays
 uninstall:
 	rm -f $(DESTDIR)$(sbindir)/ballastd $(DESTDIR)$(sbindir)/ballast-vsock $(DESTDIR)$(sbindir)/ballast-agent $(DESTDIR)$(bindir)/ballastctl \
+	  $(DESTDIR)$(sbindir)/ballast-store $(DESTDIR)$(libdir_ballast)/ballast-store-plugin.so \
+	  $(DESTDIR)$(unitdir)/ballast-store.service $(DESTDIR)$(unitdir)/ballast-store.socket \
+	  $(DESTDIR)$(unitdir)/ballast-store-control.socket \
 	  $(DESTDIR)$(unitdir)/ballastd.service $(DESTDIR)$(unitdir)/ballast-vsock.service $(DESTDIR)$(unitdir)/ballast-agent.service \
 	  $(DESTDIR)$(dbusconfdir)/org.ballast1.conf $(DESTDIR)$(dbusdir)/system-services/org.ballast1.service \
 	  $(DESTDIR)$(completiondir)/ballastctl $(DESTDIR)$(sysconfdir)/ballast/ballast.conf.new
@@ -292,7 +327,7 @@ help:
 	@echo 'make check       the fast tests, no guests'
 	@echo 'make lint        clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make check-sanitize   the fast tests under ASan+UBSan and TSan'
-	@echo 'make bench-react, bench-scale, bench-channel   figures, as JSON in build/bench/'
+	@echo 'make bench-react, bench-scale, bench-channel, bench-store, bench-store-kill   figures, as JSON in build/bench/'
 	@echo 'make install DESTDIR= prefix=   and uninstall'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -13,6 +13,7 @@
 
 #include <ini.h>
 
+#include "daemon/store/control.h"
 #include "daemon/util/fs.h"
 #include "daemon/util/size.h"
 #include "daemon/util/suggest.h"
@@ -34,7 +35,8 @@ static const char *const directories[] = {BALLAST_SYSCONFDIR "/ballast", "/run/b
 
 enum type {
         T_STRING, /* char *; low and high bound its length */
-        T_PATH, /* char *; absolute; high bounds its length */
+        T_PATH, /* char *; absolute, or empty where low is 0; high bounds its length */
+        T_NAME, /* char *; printable ASCII without blanks; low and high bound its length */
         T_BOOL,
         T_UINT,
         T_SIZE,
@@ -57,8 +59,9 @@ struct key {
         const char *doc;
 };
 
-/* the private socket must fit into sockaddr_un */
-#define RUNTIME_DIR_MAX (107 - (sizeof "/ballast.sock" - 1))
+/* what fits into sockaddr_un, and the private socket must too */
+#define SOCKET_PATH_MAX 107
+#define RUNTIME_DIR_MAX (SOCKET_PATH_MAX - (sizeof "/ballast.sock" - 1))
 
 /* clang-format off */
 static const struct key keys[] = {
@@ -100,6 +103,26 @@ static const struct key keys[] = {
             "Shares of a VM that does not say, for each MiB of its memory"),
         KEY("VM", "StatsPeriod", T_SPAN_SECONDS, stats_period, 0, 3600 * BL_SEC, "2s",
             "How often guests report their memory; 0 leaves that as it is"),
+
+        KEY("Store", "PoolSize", T_SIZE, store_pool, 0, 1024 * 1024 * BL_GIB, "0",
+            "Memory that guests' swapped pages may take on the host; 0: there is no store"),
+        KEY("Store", "PoolReady", T_SIZE, store_ready, 0, 1024 * 1024 * BL_GIB, "16M",
+            "Part of the pool that is taken from the host ahead of use, at least"),
+        KEY("Store", "Disk", T_PATH, store_disk, 0, BL_CONF_VALUE_MAX - 1, "",
+            "File or block device below the pool; empty: none"),
+        KEY("Store", "DiskSize", T_SIZE, store_disk_size, 0, 1024 * 1024 * BL_GIB, "0",
+            "How much of it is used; 0: all of a block device"),
+        KEY("Store", "DefaultGroup", T_NAME, store_default_group, 0, BL_STORE_GROUP - 1, "",
+            "Trust group of VMs that name none; empty: each is a group of its own"),
+        KEY("Store", "Socket", T_PATH, store_socket, 1, SOCKET_PATH_MAX, BL_STORE_NBD_DEFAULT,
+            "Where ballast-store serves the VMs' swap"),
+        KEY("Store", "Control", T_PATH, store_control, 1, SOCKET_PATH_MAX, BL_STORE_CONTROL_DEFAULT,
+            "Where ballast-store is told and asked"),
+
+        KEY("Tiers", "KernelTiers", T_BOOL, pageout, 0, 1, "yes",
+            "Whether guests' memory may go into the host's own swap, zram or zswap"),
+        KEY("Tiers", "IdleAfter", T_SPAN, pageout_idle, 0, 86400 * BL_SEC, "10min",
+            "A VM that did nothing for so long is paged out ahead of need; 0: none ever is"),
 
         KEY("Policy", "MinFree", T_SIZE_OR_AUTO, policy.min_free, BL_MIB, 1024 * 1024 * BL_GIB, NULL,
             "Free memory below which the host is short; all marks follow from it"),
@@ -167,6 +190,10 @@ static void allowed(const struct key *k, char *buf, size_t size)
         case T_PATH:
                 (void)snprintf(buf, size, "an absolute path of at most %" PRIu64 " characters", k->high);
                 return;
+        case T_NAME:
+                (void)snprintf(buf, size, "a name of at most %" PRIu64 " printable ASCII characters without blanks",
+                               k->high);
+                return;
         case T_BOOL:
                 (void)snprintf(buf, size, "yes or no");
                 return;
@@ -202,6 +229,11 @@ static void allowed(const struct key *k, char *buf, size_t size)
         }
 }
 
+static bool is_text(enum type t)
+{
+        return t == T_STRING || t == T_PATH || t == T_NAME;
+}
+
 static int parse_string(const struct key *k, const char *text, struct bl_conf *c)
 {
         const size_t len = strlen(text);
@@ -209,8 +241,11 @@ static int parse_string(const struct key *k, const char *text, struct bl_conf *c
 
         if (len < k->low || len > k->high)
                 return -ERANGE;
-        if (k->type == T_PATH && (text[0] != '/' || strstr(text, "/../")))
+        if (k->type == T_PATH && len > 0 && (text[0] != '/' || strstr(text, "/../")))
                 return -EINVAL;
+        for (size_t i = 0; k->type == T_NAME && i < len; i++)
+                if (text[i] <= ' ' || text[i] > '~')
+                        return -EINVAL;
         copy = strdup(text);
         if (!copy)
                 return -ENOMEM;
@@ -288,6 +323,7 @@ static int parse_number(const struct key *k, const char *text, uint64_t *ret)
                 break;
         case T_STRING:
         case T_PATH:
+        case T_NAME:
         case T_BOOL:
         case T_LOG_LEVEL:
         case T_BUDGET:
@@ -310,6 +346,7 @@ static int parse_value(const struct key *k, const char *text, struct bl_conf *c)
         switch (k->type) {
         case T_STRING:
         case T_PATH:
+        case T_NAME:
                 return parse_string(k, text, c);
         case T_BOOL:
                 return bl_bool_parse(text, member(c, k));
@@ -354,6 +391,7 @@ static void format_value(const struct key *k, const struct bl_conf *c, char *buf
         switch (k->type) {
         case T_STRING:
         case T_PATH:
+        case T_NAME:
                 (void)snprintf(buf, size, "%s", *(char *const *)p ? *(char *const *)p : "");
                 return;
         case T_BOOL:
@@ -428,6 +466,12 @@ static const struct key *find_key(const char *section, const char *name)
 
 /* --- the whole ----------------------------------------------------------- */
 
+/* What the policy must know of settings that are not its own. */
+static void derive(struct bl_conf *c)
+{
+        c->policy.idle_after = c->pageout ? c->pageout_idle : 0;
+}
+
 int bl_conf_new(struct bl_conf **ret)
 {
         _cleanup_(bl_conf_freep) struct bl_conf *c = calloc(1, sizeof *c);
@@ -444,6 +488,7 @@ int bl_conf_new(struct bl_conf **ret)
                 if (r < 0)
                         return r;
         }
+        derive(c);
         *ret = BL_TAKE(c);
         return 0;
 }
@@ -453,7 +498,7 @@ struct bl_conf *bl_conf_free(struct bl_conf *c)
         if (!c)
                 return NULL;
         for (size_t i = 0; i < N_KEYS; i++) {
-                if (keys[i].type == T_STRING || keys[i].type == T_PATH)
+                if (is_text(keys[i].type))
                         free(*(char **)member(c, &keys[i]));
                 if (c->source)
                         free(c->source[i]);
@@ -501,6 +546,7 @@ static int assign(struct bl_conf *c, const struct key *k, const char *value, con
         r = parse_value(k, value, c);
         if (r < 0)
                 return r;
+        derive(c);
         free(c->source[k - keys]);
         c->source[k - keys] = BL_TAKE(copy);
         return 0;

@@ -55,6 +55,19 @@ struct bl_conf {
         uint64_t shares_per_mib;
         usec_t stats_period; /* balloon statistics; 0: leave the period alone */
 
+        /* [store]: ballast-store reads them too */
+        char *store_control; /* its socket; "" : there is no store */
+        char *store_socket; /* where it serves NBD */
+        uint64_t store_pool; /* PoolSize: RAM, bytes; 0: none, no store */
+        char *store_disk; /* Disk: file or block device; "": no disk tier */
+        uint64_t store_disk_size; /* DiskSize: 0: all of a block device */
+        char *store_default_group; /* DefaultGroup: of VMs that name none; "": each is a group of its own */
+        uint64_t store_ready; /* PoolReady: bytes of the pool that are taken ahead, at least */
+
+        /* [tiers] */
+        bool pageout; /* KernelTiers: may guests be paged out by the host's kernel? */
+        usec_t pageout_idle; /* IdleAfter: a VM that did nothing for so long is idle; 0: never ahead of pressure */
+
         /* [policy]; its `test` part is never set from a file */
         struct bl_policy_config policy;
 

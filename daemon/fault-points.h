@@ -13,3 +13,12 @@ BL_FAULT_POINT(PERIOD_BEFORE_RPC, "period-before-rpc") /* before the statistics 
 BL_FAULT_POINT(PERIOD_AFTER_RPC, "period-after-rpc")
 BL_FAULT_POINT(UNDO_BEFORE_STEP, "undo-before-step")
 BL_FAULT_POINT(UNDO_BEFORE_FORGET, "undo-before-forget") /* the VM is as it was, the ledger does not know yet */
+BL_FAULT_POINT(STORE_TAKEN, "store-taken") /* number and place of a new page are its, nothing is in them */
+BL_FAULT_POINT(STORE_COPIED, "store-copied") /* its bytes are there */
+BL_FAULT_POINT(STORE_FILLED, "store-filled") /* its entry is complete, no slot says so */
+BL_FAULT_POINT(STORE_COMMITTED, "store-committed") /* the slot word is exchanged, the old reference not dropped */
+BL_FAULT_POINT(STORE_DROPPED, "store-dropped") /* it is; no reply yet */
+BL_FAULT_POINT(STORE_TABLE, "store-table") /* a table holds nothing, and is still in the tree */
+BL_FAULT_POINT(STORE_MOVED, "store-moved") /* a copy is complete, its entry names the old place */
+BL_FAULT_POINT(STORE_FLIPPED, "store-flipped") /* it names the new one, the old is not yet free */
+BL_FAULT_POINT(STORE_FORGOTTEN, "store-forgotten") /* an export is no more, all that it held is still taken */

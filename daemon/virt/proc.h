@@ -11,6 +11,8 @@
 #include <ballast/snapshot.h>
 #include <ballast/units.h>
 
+#include "daemon/util/uuid.h"
+
 struct bl_instance {
         pid_t pid;
         uint64_t start; /* clock ticks since the host booted */
@@ -35,10 +37,5 @@ int bl_instance_find(const char *run_dir, const char *proc_dir, const char *name
 
 /* State letter (R S D T t Z X) of the instance.  -ESRCH when it is gone or the number is another's now. */
 int bl_instance_state(const char *proc_dir, const struct bl_instance *i, char *ret);
-
-/* 36 characters and a NUL, as libvirt writes them. */
-void bl_uuid_to_string(const uint8_t uuid[BL_UUID_LEN], char ret[37]);
-/* -EINVAL. */
-int bl_uuid_from_string(const char *s, uint8_t ret[BL_UUID_LEN]);
 
 #endif

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Memory that is refused, the 1st to the nth time: an error or none, but nothing lost and nothing leaked. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dlfcn.h>
+
+#include "tests/unit/test-store-disk.h"
+
+#define PAGE BL_STORE_PAGE
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void __libc_free(void *p);
+
+static long fail_at, live; /* 0: none fails; counts while `counting` */
+static bool counting;
+
+static bool refused(void)
+{
+        if (!counting)
+                return false;
+        return fail_at > 0 && --fail_at == 0;
+}
+
+void *malloc(size_t size)
+{
+        void *p = refused() ? NULL : __libc_malloc(size);
+
+        live += counting && p;
+        if (!p)
+                errno = ENOMEM;
+        return p;
+}
+
+void *calloc(size_t n, size_t size)
+{
+        void *p = refused() ? NULL : __libc_calloc(n, size);
+
+        live += counting && p;
+        if (!p)
+                errno = ENOMEM;
+        return p;
+}
+
+void free(void *p)
+{
+        live -= counting && p;
+        __libc_free(p);
+}
+
+/* bl_store_open frees what it is given; what is made for it is counted too. */
+static int open_store(int memory, bool fresh, struct bl_store **ret)
+{
+        struct bl_store_options o = {.arena = arena_on(memory, fresh)};
+
+        return bl_store_open(&o, ret, NULL);
+}
+
+static int run(int memory, bool fresh, bool *ret_written)
+{
+        struct bl_store *s = NULL;
+        struct bl_export *e = NULL;
+        uint8_t page[PAGE], uuid[BL_UUID_LEN];
+        int r = open_store(memory, fresh, &s);
+
+        *ret_written = false;
+        if (r < 0)
+                return r;
+        r = register_vm(s, 1, 256 * PAGE, "");
+        if (r >= 0) {
+                uuid_of(1, uuid);
+                r = bl_export_open(s, uuid, getpid(), START, 0, &e);
+        }
+        if (r >= 0) {
+                fill_page(page, 5);
+                r = bl_export_write(e, page, PAGE, 7 * PAGE);
+                *ret_written = r >= 0;
+                (void)bl_export_close(e);
+        }
+        counting = false;
+        assert_int_equal(store_check(s), 0);
+        counting = true;
+        (void)bl_store_close(s);
+        return r;
+}
+
+static void test_refused(void **state)
+{
+        unsigned failures = 0;
+        int r;
+
+        (void)state;
+        for (long n = 1;; n++) {
+                int memory = memory_new(BL_ARENA_CHUNK);
+                bool written, again;
+                struct bl_store *s;
+                struct bl_export *e;
+                uint8_t page[PAGE], is[PAGE];
+
+                fill_page(page, 5);
+                live = 0;
+                counting = true;
+                /* the first three are the arena's own */
+                fail_at = n + 2;
+                r = run(memory, true, &written);
+                assert_int_equal(live, 0);
+                fail_at = 0;
+                /* whatever it was, the next process goes on, and what was acknowledged is there */
+                assert_int_equal(run(memory, false, &again), 0);
+                assert_int_equal(live, 0);
+                counting = false;
+                s = store_on(memory, false, NULL);
+                assert_non_null(s);
+                e = open_vm(s, 1);
+                assert_non_null(e);
+                assert_int_equal(bl_export_read(e, is, PAGE, 7 * PAGE), 0);
+                assert_memory_equal(is, page, PAGE);
+                (void)bl_export_close(e);
+                (void)bl_store_close(s);
+                close(memory);
+                if (r >= 0 && n > 20)
+                        break;
+                failures += r < 0;
+        }
+        assert_true(failures >= 8);
+}
+
+/* Many entries' worth of writes, each allocation refused in turn: it waits, or goes on with longer chains. */
+static void test_refused_while_writing(void **state)
+{
+        int memory = memory_new(4 * BL_ARENA_CHUNK);
+        struct bl_store *s = store_on(memory, true, NULL);
+        struct bl_export *e;
+        uint8_t page[PAGE], is[PAGE];
+
+        (void)state;
+        assert_int_equal(register_vm(s, 1, 1024 * PAGE, ""), 0);
+        e = open_vm(s, 1);
+        for (uint64_t i = 0; i < 1024; i++) {
+                fill_page(page, 4 * i + 1);
+                counting = true;
+                fail_at = 1;
+                assert_int_equal(bl_export_write(e, page, PAGE, i * PAGE), 0);
+                counting = false;
+        }
+        for (uint64_t i = 0; i < 1024; i++) {
+                fill_page(page, 4 * i + 1);
+                assert_int_equal(bl_export_read(e, is, PAGE, i * PAGE), 0);
+                assert_memory_equal(is, page, PAGE);
+        }
+        assert_int_equal(store_check(s), 0);
+        (void)bl_export_close(e);
+        (void)bl_store_close(s);
+        close(memory);
+}
+#endif
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+                cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_refused_while_writing),
+#endif
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
