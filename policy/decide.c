@@ -27,7 +27,17 @@ struct sums {
         bool pressed;
         bool due;
         bool asked; /* of what is due some is asked for by an agent, now */
+        bool drain; /* and some by one that is being drained */
+        bool thrash; /* and some by one that reads back what was pressed into the store */
 };
+
+/* What comes to the host when the balloon of a VM goes down to `to`. */
+static uint64_t brings(const struct bl_work *w, uint64_t to)
+{
+        uint64_t bytes = bl_sub_sat(w->holds, to);
+
+        return w->swaps_below == 0 ? bytes : bl_store_gain(w, w->holds, bytes);
+}
 
 static void add_up(const struct bl_tick *t, struct sums *ret)
 {
@@ -43,9 +53,9 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
                 if (w->moving) {
                         uint64_t to = bl_max(st->cmd_target, st->bottom);
 
-                        z.outstanding = bl_add_sat(z.outstanding, bl_sub_sat(w->holds, to));
+                        z.outstanding = bl_add_sat(z.outstanding, brings(w, to));
                         to = bl_max(to, bl_reach(w, t->c));
-                        z.coming = bl_add_sat(z.coming, bl_sub_sat(w->holds, to));
+                        z.coming = bl_add_sat(z.coming, brings(w, to));
                 }
                 if (w->may_take && !w->spared && w->base > w->lowest)
                         z.speed = bl_add_sat(z.speed, st->speed);
@@ -53,7 +63,9 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
                         z.pool = bl_add_sat(z.pool, w->base_up);
                 z.pressed |= w->may_take && st->pressed > 0;
                 z.due |= w->due > 0;
-                z.asked |= w->due > 0 && st->asks;
+                z.drain |= w->due > 0 && w->vm->store.leaving;
+                z.asked |= w->due > 0 && st->asks && !st->squeezed;
+                z.thrash |= w->due > 0 && w->due_thrash && st->squeezed;
         }
         *ret = z;
 }
@@ -105,6 +117,19 @@ static void protect_pressed(struct bl_tick *t, bl_level fair)
                 if (w->may_take && w->st->pressed > 0)
                         w->floor = bl_max(w->floor, bl_min(w->vm->actual, bl_fair_size(w, fair)));
                 w->lowest = bl_max(w->lowest, w->floor);
+                if (w->may_take && w->st->pressed > 0)
+                        w->pressed_to = bl_max(w->pressed_to, bl_min(w->vm->actual, bl_fair_size(w, fair)));
+        }
+}
+
+/* Who is drained goes before those that are squeezed and do well: an administrator waits for it. */
+static void wait_for_drain(struct bl_tick *t)
+{
+        for (size_t i = 0; i < t->n; i++) {
+                struct bl_work *w = &t->w[i];
+
+                if (w->st->squeezed && !w->vm->store.leaving && !w->due_thrash && !w->due_reserved)
+                        w->due = 0;
         }
 }
 
@@ -199,6 +224,7 @@ static uint64_t grain_down(const struct bl_offer *o, uint64_t x)
 /* Puts the target back to where the balloon is. */
 static bool put_back(const struct bl_work *w, enum bl_reason why, struct bl_decision *d)
 {
+        bool parks = why == BL_WHY_PARK_STUCK;
         const struct bl_vm *vm = w->vm;
         const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
         uint64_t to;
@@ -206,7 +232,7 @@ static bool put_back(const struct bl_work *w, enum bl_reason why, struct bl_deci
         to = grain_up(o, vm->actual);
         if (to == UINT64_MAX || to > vm->max || to > bl_add_sat(vm->actual, bl_max(o->gives, o->grain)))
                 to = grain_down(o, vm->actual);
-        if (to == 0 || to == vm->target || (why == BL_WHY_STOP_REQUEST && to < vm->target))
+        if (to == 0 || to == vm->target || (!parks && to < vm->target))
                 return false;
         d->act = true;
         d->why = why;
@@ -237,6 +263,10 @@ static void decide_grant(const struct bl_tick *t, struct bl_work *w, struct bl_d
         w->st->asked_at = t->now;
         if (w->grant_why == BL_WHY_GRANT_REQUEST)
                 bl_request_granted(w->st, w->grant);
+        if (w->due_thrash) {
+                w->st->thrash_due = bl_sub_sat(w->st->thrash_due, w->grant);
+                w->st->thrash_to = bl_max(w->st->thrash_to, to);
+        }
 }
 
 static void decide_take(const struct bl_tick *t, struct bl_work *w, struct bl_decision *d, enum bl_reason why)
@@ -258,10 +288,23 @@ static void decide_take(const struct bl_tick *t, struct bl_work *w, struct bl_de
         d->act = true;
         d->why = w->forced ? BL_WHY_TAKE_LIMIT : why;
         d->to = to;
+        if (w->swaps_below > 0 && bl_add_sat(to, t->c->dead_band) < w->need.floor)
+                w->st->squeezed = true;
 }
 
-static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reason why, bool taking,
-                       struct bl_decision *d)
+static void decide_pageout(const struct bl_work *w, struct bl_decision *d)
+{
+        d->why = w->pageout_why;
+        if (w->pageout == 0)
+                return;
+        d->act = true;
+        d->engine = BL_ENGINE_PAGEOUT;
+        d->from = w->vm->resident;
+        d->to = w->vm->resident - w->pageout;
+}
+
+static void decide_balloon(const struct bl_tick *t, struct bl_work *w, enum bl_reason why, bool taking,
+                           struct bl_decision *d)
 {
         const struct bl_vm *vm = w->vm;
         const struct bl_vm_state *st = w->st;
@@ -291,18 +334,22 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
         } else if (w->grant > 0) {
                 decide_grant(t, w, d);
                 if (!d->act && w->turn_back)
-                        (void)put_back(w, BL_WHY_STOP_REQUEST, d);
-        } else if (w->turn_back && put_back(w, BL_WHY_STOP_REQUEST, d)) {
+                        (void)put_back(w, w->turn_why, d);
+        } else if (w->turn_back && put_back(w, w->turn_why, d)) {
                 return;
         } else if (park(w, d)) {
                 return;
         } else if (w->take > 0 || w->forced > 0) {
                 decide_take(t, w, d, why);
+        } else if (t->press_wanted && w->press_skip != BL_WHY_NOTHING) {
+                d->why = w->press_skip;
         } else if (w->due > 0) {
                 d->why = BL_WHY_WAIT_FREE;
         } else if (d->why == BL_WHY_NOTHING) {
                 if (st->dir != 0)
                         d->why = BL_WHY_IN_FLIGHT;
+                else if (taking && vm->store.leaving)
+                        d->why = BL_WHY_SKIP_DRAINING;
                 else if (taking && w->spared)
                         d->why = BL_WHY_SKIP_ASKS;
                 else if (st->deaf)
@@ -314,6 +361,14 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
                 else if (w->settling && (taking ? st->last_dir > 0 : st->last_dir < 0 && w->base_up < w->highest))
                         d->why = BL_WHY_SETTLING;
         }
+}
+
+static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reason why, bool taking,
+                       struct bl_decision *d)
+{
+        decide_balloon(t, w, why, taking, d);
+        if (!d->act && w->pageout_why != BL_WHY_NOTHING)
+                decide_pageout(w, d);
 }
 
 static enum bl_reason reason_to_take(enum bl_host_state state, bool for_host, bool lead)
@@ -360,14 +415,16 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         const struct bl_policy_config *c = t->c;
         const struct bl_host *h = &t->s->host;
         const struct bl_marks *m = &plan->marks;
-        uint64_t free = h->free, margin, base_goal, spare, reserve, granted, taken, coming, needed = 0, unmet;
+        uint64_t free = h->free, margin, base_goal, spare, reserve, granted, taken, coming, needed = 0, unmet, grows;
         bool psi, lead, reclaim, for_host;
         bl_level fair = 0;
         struct sums z;
 
         bl_prepare(t);
         add_up(t, &z);
-        note_spending(t->p, z.spent, t->dt);
+        /* so is what the store's pool took when it was told to */
+        note_spending(t->p, bl_add_sat(z.spent, bl_sub_sat(t->s->store.pool_ready, t->p->pool_ready)), t->dt);
+        t->p->pool_ready = t->s->store.pool_ready;
 
         /* Far enough above the mark that a rest smaller than the dead band does not keep us below it. */
         margin = bl_max(m->mark[BL_STATE_CLEAR] / 16, 2 * c->dead_band);
@@ -376,6 +433,11 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         plan->goal = bl_add_sat(base_goal, plan->lead);
         plan->coming = z.coming;
         plan->promised = z.promised;
+
+        /* The pool grows before the balloon gives; what it is to take is nobody else's. */
+        plan->pool_to = bl_store_pool(t, m, base_goal, bl_add_sat(plan->lead, plan->promised));
+        grows = bl_sub_sat(plan->pool_to, t->s->store.pool_ready);
+        free = bl_sub_sat(free, grows);
 
         lead = bl_sub_sat(free, plan->lead) < m->mark[BL_STATE_SOFT];
         /* The kernel tells of stalls: the marks are too low for what is going on, so a further quarter is
@@ -396,6 +458,8 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                 fair = bl_fair_level(t->w, t->n, bl_add_sat(z.pool, spare == UINT64_MAX ? 0 : spare));
         if (z.pressed)
                 protect_pressed(t, fair);
+        if (z.drain)
+                wait_for_drain(t);
 
         /* for one that asks the slow ones are asked too, and those that have just been given to */
         open_rooms(t, z.asked);
@@ -403,12 +467,20 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         if (z.due) {
                 bl_entitle(t->w, t->n, fair, c);
                 granted = bl_grant(t->w, t->n, spare, BL_WHY_GRANT_RESERVED, c, picks);
+                if (z.thrash)
+                        granted += bl_grant(t->w, t->n, spare - granted, BL_WHY_GRANT_THRASH, c, picks);
                 granted += bl_grant(t->w, t->n, spare - granted, BL_WHY_GRANT_NEED, c, picks);
                 /* What is kept free is kept for this: a guest that asks may be a tenth of a second from its
                  * OOM killer, and what others are to give instead takes longer (Waldspurger 2002, section 6.3). */
                 reserve = bl_sub_sat(bl_sub_sat(free, bl_add_sat(m->mark[BL_STATE_HARD], z.promised)), granted);
-                if (z.asked && !c->test.no_reserve && reserve >= c->dead_band) {
-                        granted += bl_grant(t->w, t->n, reserve, BL_WHY_GRANT_REQUEST, c, picks);
+                if ((z.asked || z.thrash) && !c->test.no_reserve && reserve >= c->dead_band) {
+                        uint64_t before = granted;
+
+                        if (z.asked)
+                                granted += bl_grant(t->w, t->n, reserve, BL_WHY_GRANT_REQUEST, c, picks);
+                        if (z.thrash)
+                                granted += bl_grant(t->w, t->n, reserve - (granted - before), BL_WHY_GRANT_THRASH, c,
+                                                    picks);
                         /* and filled again at once */
                         if (granted > spare)
                                 plan->shortfall = bl_max(plan->shortfall, missing(h, bl_add_sat(plan->goal, granted)));
@@ -434,6 +506,14 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                 }
                 probe(t);
         }
+        unmet = bl_sub_sat(plan->shortfall, bl_add_sat(z.outstanding, taken));
+        if (unmet >= c->dead_band && t->state >= BL_STATE_SOFT) {
+                taken += bl_store_press(t, unmet, picks);
+                unmet = bl_sub_sat(plan->shortfall, bl_add_sat(z.outstanding, taken));
+        }
+        if (unmet >= c->dead_band && t->state >= BL_STATE_HARD)
+                taken += bl_pageout_need(t, unmet, picks);
+        t->p->pressing = t->press_wanted;
         plan->unmet = bl_sub_sat(plan->shortfall, bl_add_sat(z.outstanding, taken));
 
         if (t->state == BL_STATE_HIGH && !reclaim && needed == 0) {
@@ -443,6 +523,7 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                 grant_at_rest(t, bl_sub_sat(free, bl_add_sat(keep, granted)), picks);
         }
 
+        bl_pageout_idle(t, m);
         for (size_t i = 0; i < t->n; i++)
                 decide_one(t, &t->w[i], reason_to_take(t->state, for_host, lead), needed > 0, &plan->d[i]);
 }

@@ -67,5 +67,12 @@ void bl_policy_config_default(struct bl_policy_config *ret)
                 /* Twice the time of the try, so that one that only wants to be spared is not, most of the
                  * time; up to ten minutes as for one that does not follow. */
                 .deaf_first = 10 * BL_SEC,
+
+                /* 10000 / 1.3: three pages of four would be needed to gain one, and reading them back costs the
+                 * guest as much as those that shrink well (4 KiB of random bytes do not shrink at all). */
+                .worth_ratio = 7692,
+
+                /* Longer than what comes round every few minutes by itself (timers, cron, monitoring). */
+                .idle_after = 600 * BL_SEC,
         };
 }

@@ -127,6 +127,15 @@ static void add_give(struct text *t, const struct bl_decision *d, const char *na
         add(t, ": ");
 }
 
+static void add_put_back(struct text *t, const struct bl_decision *d, const char *name)
+{
+        add(t, "puts the target of ");
+        add_name(t, name);
+        add(t, " back to ");
+        add_size(t, d->to);
+        add(t, ": ");
+}
+
 static void add_leave(struct text *t, const char *name)
 {
         add(t, "leaves ");
@@ -143,10 +152,20 @@ static void add_host(struct text *t, const struct bl_plan *p, const struct bl_sn
         add(t, " goal");
 }
 
-static void add_spare(struct text *t, const struct bl_decision *d, const char *name)
+/* What the guest can spare, or how it can be without it. */
+static void add_spare(struct text *t, const struct bl_decision *d, const struct bl_vm *vm,
+                      const struct bl_store_state *store)
 {
         add(t, "; ");
-        add_name(t, name);
+        add_name(t, vm->name);
+        if (d->to < d->floor && vm->store.on) {
+                add(t, " needs ");
+                add_size(t, d->floor);
+                add(t, " and swaps what it lacks into the store, which takes ");
+                add_size(t, store->headroom);
+                add(t, " at once");
+                return;
+        }
         add(t, " has ");
         add_size(t, bl_sub_sat(d->from, d->floor));
         add(t, " it does not need");
@@ -163,8 +182,46 @@ static void add_asks(struct text *t, const struct bl_vm *vm)
                 add(t, ", as its OOM killer is near");
 }
 
+/* What the store holds of it. */
+static void add_stored(struct text *t, const struct bl_vm *vm)
+{
+        add_size(t, vm->store.held);
+        add(t, " in the store");
+}
+
+/* Why the store takes no more of it. */
+static void add_no_room(struct text *t, const struct bl_vm *vm, const struct bl_store_state *store)
+{
+        if (vm->store.leaving) {
+                add(t, "what the store holds of it is being brought back, ");
+                add_size(t, vm->store.held);
+                add(t, " are there still");
+        } else if (!store->there) {
+                add(t, "the store that it swaps on does not answer");
+        } else if (store->slow) {
+                add(t, "the store that it swaps on does not keep up");
+        } else if (bl_store_slots(vm) < BL_MIB) {
+                add(t, "its swap of ");
+                add_size(t, vm->store.size);
+                add(t, " is full");
+        } else if (vm->store.limit != BL_UNSET && vm->store.stored + BL_MIB > vm->store.limit) {
+                add(t, "it has all of its limit of ");
+                add_size(t, vm->store.limit);
+                add(t, " in the store");
+        } else {
+                add(t, "it swaps on the store, which has room for ");
+                add_size(t, store->room);
+                add(t, " in all");
+        }
+}
+
 static void add_short(struct text *t, const struct bl_decision *d, const struct bl_vm *vm)
 {
+        if (vm->store.leaving) {
+                add_stored(t, vm);
+                add(t, " are brought back into its memory");
+                return;
+        }
         if (d->asked) {
                 add_asks(t, vm);
                 return;
@@ -180,6 +237,15 @@ static void add_short(struct text *t, const struct bl_decision *d, const struct 
                 add(t, " by its growth or memory pressure at ");
                 add_size(t, d->from);
         }
+}
+
+static void add_pageout(struct text *t, const struct bl_decision *d, const char *name)
+{
+        add(t, "pages ");
+        add_size(t, bl_sub_sat(d->from, d->to));
+        add(t, " of ");
+        add_name(t, name);
+        add(t, " out: ");
 }
 
 static const char *no_reclaim_text(enum bl_no_reclaim r)
@@ -259,7 +325,7 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
         case BL_WHY_TAKE_LOW:
                 add_take(t, d, vm->name);
                 add_host(t, p, s);
-                add_spare(t, d, vm->name);
+                add_spare(t, d, vm, &s->store);
                 break;
         case BL_WHY_TAKE_LEAD:
                 add_take(t, d, vm->name);
@@ -270,24 +336,28 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
                 add(t, " are left, and below ");
                 add_size(t, bl_add_sat(p->marks.mark[BL_STATE_SOFT], p->lead));
                 add(t, " the guests could not give in time");
-                add_spare(t, d, vm->name);
+                add_spare(t, d, vm, &s->store);
                 break;
         case BL_WHY_TAKE_PSI:
                 add_take(t, d, vm->name);
                 add(t, "the kernel reports memory stalls with ");
                 add_size(t, s->host.free);
                 add(t, " free");
-                add_spare(t, d, vm->name);
+                add_spare(t, d, vm, &s->store);
                 break;
         case BL_WHY_TAKE_FOR_OTHER:
                 add_take(t, d, vm->name);
                 add(t, "another VM is short of memory and entitled to it");
-                add_spare(t, d, vm->name);
+                add_spare(t, d, vm, &s->store);
                 break;
         case BL_WHY_TAKE_LIMIT:
                 add_take(t, d, vm->name);
                 add(t, "it is above its limit of ");
                 add_size(t, vm->limit);
+                if (vm->store.stored > 0) {
+                        add(t, ", of which the store takes ");
+                        add_size(t, vm->store.stored);
+                }
                 break;
         case BL_WHY_GRANT_NEED:
                 add_give(t, d, vm->name);
@@ -405,11 +475,7 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
                 add_asks(t, vm);
                 break;
         case BL_WHY_STOP_REQUEST:
-                add(t, "puts the target of ");
-                add_name(t, vm->name);
-                add(t, " back to ");
-                add_size(t, d->to);
-                add(t, ": ");
+                add_put_back(t, d, vm->name);
                 add_asks(t, vm);
                 add(t, ", and it was told to be ");
                 add_size(t, vm->target);
@@ -426,6 +492,49 @@ static void sentence(struct text *t, const struct bl_plan *p, const struct bl_sn
                         add(t, "; it is heard again in ");
                         add_time(t, d->deaf_until - p->at);
                 }
+                break;
+        case BL_WHY_TAKE_PAGEOUT:
+                add_pageout(t, d, vm->name);
+                add_host(t, p, s);
+                add(t, ", and its balloon cannot give that");
+                break;
+        case BL_WHY_TAKE_IDLE:
+                add_pageout(t, d, vm->name);
+                add(t, "it has been idle for ");
+                add_time(t, bl_sub_sat(p->at, vm->idle_since));
+                break;
+        case BL_WHY_GRANT_THRASH:
+                if (d->to > bl_add_sat(d->from, BL_MIB))
+                        add_give(t, d, vm->name);
+                else
+                        add_put_back(t, d, vm->name);
+                add(t, "it reads back what was pressed out of it");
+                if (vm->store.on) {
+                        add(t, ", with ");
+                        add_stored(t, vm);
+                }
+                break;
+        case BL_WHY_SKIP_STORE_FULL:
+        case BL_WHY_SKIP_STORE_SLOW:
+                add_leave(t, vm->name);
+                add_no_room(t, vm, &s->store);
+                break;
+        case BL_WHY_SKIP_INCOMPRESSIBLE:
+                add_leave(t, vm->name);
+                add(t, "it would have to swap, and its last pages shrank to %u %% only",
+                    (unsigned int)(bl_min(vm->store.ratio, BL_WHOLE) / 100));
+                break;
+        case BL_WHY_SKIP_REFAULTS:
+                add_leave(t, vm->name);
+                add(t, "it read back what was paged out of it");
+                break;
+        case BL_WHY_SKIP_DRAINING:
+                add_leave(t, vm->name);
+                add_no_room(t, vm, &s->store);
+                break;
+        case BL_WHY_STOP_STORE:
+                add_put_back(t, d, vm->name);
+                add_no_room(t, vm, &s->store);
                 break;
         case _BL_WHY_MAX:
                 break;

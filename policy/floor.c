@@ -23,11 +23,11 @@ uint64_t bl_guest_available(const struct bl_guest_stats *s)
         return bl_min(bl_add_sat(bl_or_zero(s->unused), caches / 2), s->total);
 }
 
-void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, bool hard,
-                   struct bl_need *ret)
+void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, uint64_t swap_room,
+                   bool hard, struct bl_need *ret)
 {
         const struct bl_guest_stats *s = &vm->stats;
-        uint64_t need, pinned, margin, swapped = 0, room = 0;
+        uint64_t need, within, pinned, margin, swapped = 0, room = 0;
 
         need = bl_sub_sat(actual, bl_guest_available(s));
         /* mlocked and huge pages, used or not, cannot move, whatever else is said */
@@ -36,11 +36,13 @@ void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uin
         pinned = bl_min(pinned, actual);
         need = bl_max(need, pinned);
         if (s->swap_total != BL_UNSET && s->swap_free != BL_UNSET) {
-                /* it was squeezed out and would come back if it could */
-                swapped = bl_sub_sat(s->swap_total, s->swap_free);
+                /* it was squeezed out and would come back if it could; what came back keeps its slot for a
+                 * while (the swap cache), and is in memory already */
+                swapped = bl_sub_sat(bl_sub_sat(s->swap_total, s->swap_free), vm->store.twice);
                 /* and no more can follow it than there is room for, and than can move */
-                room = bl_min(s->swap_free, need - pinned);
+                room = bl_min(swap_room, need - pinned);
         }
+        within = need;
         need = bl_add_sat(need, swapped);
 
         margin = bl_max(c->guest_margin, bl_part(need, c->guest_margin_ratio));
@@ -50,5 +52,6 @@ void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uin
         if (hard)
                 margin /= 2;
 
-        *ret = (struct bl_need){.need = need, .margin = margin, .floor = bl_add_sat(need, margin)};
+        *ret = (struct bl_need){
+                .need = need, .within = within, .pinned = pinned, .margin = margin, .floor = bl_add_sat(need, margin)};
 }

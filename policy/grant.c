@@ -14,7 +14,11 @@ static uint64_t wanted(const struct bl_work *w, enum bl_reason why)
                 return 0;
         /* out of the reserve: for those that ask */
         if (why == BL_WHY_GRANT_REQUEST)
-                return w->st->asks && !w->due_reserved ? w->due : 0;
+                return w->st->asks && !w->st->squeezed && !w->due_reserved ? w->due : 0;
+        /* also out of the reserve: for those that were pressed for it; in steps, as what is read back
+         * then shows whether it was enough */
+        if (why == BL_WHY_GRANT_THRASH)
+                return w->due_thrash && w->st->squeezed && !w->due_reserved ? bl_min(w->due, w->st->thrash_due) : 0;
         if (why == BL_WHY_GRANT_REST) {
                 /* one reason at a time: what it gets by need or reservation is enough for one command */
                 if (w->grant > 0 || (w->settling && w->st->last_dir < 0))
@@ -28,7 +32,7 @@ static uint64_t wanted(const struct bl_work *w, enum bl_reason why)
  * taken, so that giving and taking have the same end. */
 static uint64_t active(const struct bl_work *w, enum bl_reason why)
 {
-        return why == BL_WHY_GRANT_REST ? w->active : UINT64_MAX;
+        return why == BL_WHY_GRANT_REST ? bl_pays_for(w, w->active) : UINT64_MAX;
 }
 
 static uint64_t gets_at(const struct bl_work *w, bl_level level, enum bl_reason why, permyriad_t tax)
@@ -37,7 +41,8 @@ static uint64_t gets_at(const struct bl_work *w, bl_level level, enum bl_reason 
 
         if (want == 0)
                 return 0;
-        return bl_min(bl_sub_sat(bl_level_size(level, w->shares, active(w, why), tax), w->base_up), want);
+        return bl_min(bl_sub_sat(bl_level_size(level, w->shares, active(w, why), tax), bl_pays_for(w, w->base_up)),
+                      want);
 }
 
 static bool affordable(const struct bl_work *w, size_t n, bl_level level, const void *arg)
@@ -62,8 +67,10 @@ uint64_t bl_grant(struct bl_work *w, size_t n, uint64_t amount, enum bl_reason w
 
                 if (want == 0)
                         continue;
-                w[i].order = bl_level_of(w[i].base_up, w[i].shares, active(&w[i], why), c->idle_tax);
-                high = bl_max(high, bl_level_of(w[i].base_up + want, w[i].shares, active(&w[i], why), c->idle_tax));
+                w[i].order =
+                        bl_level_of(bl_pays_for(&w[i], w[i].base_up), w[i].shares, active(&w[i], why), c->idle_tax);
+                high = bl_max(high, bl_level_of(bl_pays_for(&w[i], bl_add_sat(w[i].base_up, want)), w[i].shares,
+                                                active(&w[i], why), c->idle_tax));
         }
         if (high == 0 || amount < c->dead_band)
                 return 0;
@@ -82,7 +89,11 @@ uint64_t bl_grant(struct bl_work *w, size_t n, uint64_t amount, enum bl_reason w
                 if (part < c->dead_band)
                         continue;
                 w[i].grant += part;
-                w[i].grant_why = why == BL_WHY_GRANT_NEED && w[i].due_asked ? BL_WHY_GRANT_REQUEST : why;
+                w[i].grant_why = why;
+                if (why == BL_WHY_GRANT_NEED && w[i].due_thrash)
+                        w[i].grant_why = BL_WHY_GRANT_THRASH;
+                else if (why == BL_WHY_GRANT_NEED && w[i].due_asked)
+                        w[i].grant_why = BL_WHY_GRANT_REQUEST;
                 w[i].base_up += part;
                 if (why != BL_WHY_GRANT_REST)
                         w[i].due -= bl_min(part, w[i].due);
@@ -129,6 +140,20 @@ static uint64_t usable(const struct bl_work *w, const struct bl_policy_config *c
         return bl_add_sat(bl_held(w->vm), ahead);
 }
 
+/* What is due to it beyond its part, too: what was pressed out of it and is in use after all, step by step, and what
+ * an administrator calls back; the store's own figures say that it is out. */
+static uint64_t owed(const struct bl_work *w)
+{
+        const struct bl_vm_store *v = &w->vm->store;
+        uint64_t out = bl_add_sat(v->held, v->zero);
+
+        if (v->leaving)
+                return bl_min(w->due, out);
+        if (w->due_thrash && w->st->squeezed)
+                return bl_min(bl_min(w->due, w->st->thrash_due), out);
+        return 0;
+}
+
 void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_policy_config *c)
 {
         bl_level richest = 0;
@@ -147,10 +172,11 @@ void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_poli
         }
 
         for (size_t i = 0; i < n; i++) {
-                uint64_t most, part;
+                uint64_t most, part, least;
 
                 if (w[i].due == 0 || w[i].due_reserved)
                         continue;
+                least = owed(&w[i]);
                 part = bl_fair_size(&w[i], fair);
                 /* asking costs nothing, and is good for its part */
                 if (w[i].due_asked)
@@ -158,5 +184,6 @@ void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_poli
                 /* its share of all, and more while others hold, or leave to it, memory that they pay less for */
                 most = bl_min(bl_level_size(richest, w[i].shares, UINT64_MAX, 0), usable(&w[i], c));
                 w[i].due = bl_min(w[i].due, bl_sub_sat(bl_max(most, part), w[i].base_up));
+                w[i].due = bl_max(w[i].due, least);
         }
 }

@@ -69,6 +69,9 @@ struct bl_vm_state {
         uint64_t swap_in;
         uint64_t psi_some;
         unsigned int pressed; /* reports in a row that told of memory pressure */
+        bool thrashes; /* the last one told that it reads back what was pressed out of it */
+        bool squeezed; /* told to be smaller than it needs, into its swap on the store, and not back yet */
+        uint64_t thrash_to; /* balloon that it showed to need then; 0: it did not. Falls slowly */
         usec_t used_at; /* what the report of then told */
         uint64_t total; /* 0: there was none */
         uint64_t used; /* balloon or MemTotal, less available */
@@ -78,6 +81,7 @@ struct bl_vm_state {
         uint64_t own; /* balloon - MemTotal at rest; BL_UNSET: not known */
         uint64_t need_rate; /* bytes/s by which what it uses has been growing */
 
+        uint64_t swap_room; /* of this snapshot: bytes that its swap can take, and that have something behind them */
         uint64_t report_held; /* held on the host when it made its last report */
         uint64_t held_rate; /* bytes/s by which that has been growing */
 
@@ -106,7 +110,12 @@ struct bl_vm_state {
                 usec_t time; /* that it asked since; pauses are shortened */
                 bool was_short; /* by its own figures, when it asked */
         } asking;
+
+        uint64_t thrash_due; /* bytes that it is to have back as it thrashes, and was not granted yet */
+        usec_t thrash_at; /* it was seen to thrash last */
 };
+
+struct bl_pick;
 
 struct bl_policy {
         bool started;
@@ -115,6 +124,9 @@ struct bl_policy {
         usec_t interval; /* between snapshots */
         usec_t latency; /* from a command to the first drop seen */
         uint64_t spending; /* bytes/s of granted memory that came into use lately */
+        bool pressing; /* in the last tick more was needed than can be had above what guests need */
+        uint64_t pool_ready; /* of the store, in the last tick */
+        usec_t pool_idle_at; /* nobody could be pressed into the store since then; 0: somebody can */
 
         struct bl_vm_state *vms;
         size_t n;
@@ -141,6 +153,12 @@ void bl_learn_request(struct bl_vm_state *st, const struct bl_vm *vm, const stru
 /* Its request is granted `bytes`. */
 void bl_request_granted(struct bl_vm_state *st, uint64_t bytes);
 
+/* thrash.c: after a report that is judged for pressure: `swap_in` bytes/s, `stall` permyriad of the time. */
+void bl_learn_thrash(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t swap_in,
+                     uint64_t stall);
+/* What it showed to need is believed less and less. */
+void bl_thrash_fade(struct bl_vm_state *st, usec_t at);
+
 /* The range that the balloon was in at `at`, a time that is known to `blur`. */
 void bl_past_at(const struct bl_vm_state *st, usec_t at, usec_t blur, uint64_t *ret_low, uint64_t *ret_high);
 
@@ -157,14 +175,16 @@ uint64_t bl_has_or_gets(const struct bl_vm_state *st, const struct bl_vm *vm);
 /* --- one tick --------------------------------------------------------------------------------- */
 
 struct bl_need {
-        uint64_t need; /* what it uses itself */
+        uint64_t need; /* what it uses itself, swapped out or not */
+        uint64_t within; /* of it, what is in its memory */
+        uint64_t pinned; /* of that, what cannot be swapped out */
         uint64_t margin;
         uint64_t floor; /* their sum */
 };
 
-/* floor.c: `actual` is the balloon size that the report belongs to. */
-void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, bool hard,
-                   struct bl_need *ret);
+/* floor.c: `actual` is the balloon size that the report belongs to, `swap_room` what its swap can take. */
+void bl_guest_need(const struct bl_vm *vm, const struct bl_policy_config *c, uint64_t actual, uint64_t swap_room,
+                   bool hard, struct bl_need *ret);
 
 /* MemAvailable, or the best guess at it. */
 uint64_t bl_guest_available(const struct bl_guest_stats *s);
@@ -176,6 +196,9 @@ struct bl_work {
 
         enum bl_reason skip; /* why it is left alone; BL_WHY_NOTHING: it is not */
         enum bl_reason grant_why;
+        enum bl_reason turn_why : 8; /* of `turn_back` */
+        enum bl_reason press_skip : 8; /* why it is not pressed further; BL_WHY_NOTHING: it may be, or has no store */
+        enum bl_reason pageout_why : 8;
         bool hands_off : 1; /* nothing can be told to it, not even to stay where it is */
         bool may_take : 1;
         bool may_grant : 1;
@@ -187,6 +210,7 @@ struct bl_work {
         bool due_reserved : 1; /* what it is due is due by its reservation */
         bool due_pressed : 1; /* because it reports pressure, not because it has no memory available */
         bool due_asked : 1; /* because its agent asks for it */
+        bool due_thrash : 1; /* because it reads back what was pressed out of it */
 
         struct bl_need need; /* all 0 where its figures are not good */
         uint64_t floor; /* balloon that it may be told to have at least */
@@ -195,6 +219,7 @@ struct bl_work {
         uint64_t holds; /* memory of the host behind what the balloon leaves to it */
         uint64_t base; /* the same after commands under way and what is decided */
         uint64_t base_up; /* balloon that it has or was promised */
+        uint64_t stored; /* memory of the host behind what the store holds of it */
         uint64_t active; /* what it uses */
         uint64_t shares;
         uint64_t room; /* bytes of the host's that may be taken in this round */
@@ -209,6 +234,12 @@ struct bl_work {
         uint64_t part;
         uint64_t part_max;
         uint64_t order; /* small ones come first */
+
+        /* pressing it into its swap on the store; all 0 where it has none (store.c) */
+        uint64_t swaps_below; /* a balloon below this makes it swap */
+        uint64_t pressed_to; /* balloon that it may be pressed to; `lowest` where it may not */
+
+        uint64_t pageout; /* bytes that the host's kernel is to page out of it */
 };
 
 /* What one tick is about. */
@@ -221,6 +252,11 @@ struct bl_tick {
         enum bl_host_state state;
         struct bl_work *w;
         size_t n;
+
+        size_t n_store; /* VMs whose guests swap on the store */
+        permyriad_t backed; /* part of their free slots that the store has room for */
+        uint64_t pressing; /* bytes that guests were told to swap out, and have not yet */
+        bool press_wanted; /* what guests need has to be touched */
 };
 
 /* prepare.c: learns from the snapshot and fills w[]; needs t->state. */
@@ -232,10 +268,43 @@ bool bl_has_need(const struct bl_work *w);
 /* How far a VM may be asked at once, so that it can deliver within the horizon. */
 uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c);
 
+/* An administrator's limit on its balloon: what the store holds of it counts, too. */
+uint64_t bl_vm_limit(const struct bl_vm *vm);
+
+/* --- swap on the store (store.c) ---------------------------------------------------------------- */
+
+/* Slots that a guest can still fill, in bytes. */
+uint64_t bl_store_slots(const struct bl_vm *vm);
+/* Counts those that swap on the store, and what it has for them; before all else. */
+void bl_store_survey(struct bl_tick *t);
+/* For st->swap_room. */
+uint64_t bl_swap_room(const struct bl_tick *t, const struct bl_vm *vm);
+/* How far a VM may be pressed; after all else about it is known. */
+void bl_store_prepare(struct bl_tick *t, struct bl_work *w);
+/* What `bytes` less in the balloon of such a VM bring to the host, from `from` down. */
+uint64_t bl_store_gain(const struct bl_work *w, uint64_t from, uint64_t bytes);
+/* Presses guests into the store for `missing` bytes; returns what it brings. */
+uint64_t bl_store_press(struct bl_tick *t, uint64_t missing, struct bl_pick *picks);
+/* What the store's pool is to have ready; 0: as it is. `keep` stays free on the host. */
+uint64_t bl_store_pool(struct bl_tick *t, const struct bl_marks *m, uint64_t goal, uint64_t keep);
+
+/* --- the host kernel's tiers (pageout.c) ---------------------------------------------------------- */
+
+/* Pages out of VMs that the balloon cannot take from, for `missing` bytes; returns what it brings. */
+uint64_t bl_pageout_need(struct bl_tick *t, uint64_t missing, struct bl_pick *picks);
+/* And a little of those that are proven idle, ahead of need. */
+void bl_pageout_idle(struct bl_tick *t, const struct bl_marks *m);
+
 /* --- the market: levels, revocation, grants ---------------------------------------------------- */
 
 /* Bytes per share, idle memory counted for more; see revoke.c. */
 typedef uint64_t bl_level;
+
+/* What a VM pays for with `x` in its balloon: what the store holds of it, too. */
+static inline uint64_t bl_pays_for(const struct bl_work *w, uint64_t x)
+{
+        return x + w->stored; /* of which prepare.c makes sure that it is small enough */
+}
 
 /* Size at which a VM pays at `level`; its inverse. */
 uint64_t bl_level_size(bl_level level, uint64_t shares, uint64_t active, permyriad_t idle_tax);

@@ -139,17 +139,29 @@ static void note_growth(struct bl_vm_state *st, const struct bl_guest_stats *s, 
         st->used_steady = true;
 }
 
-static void note_pressure(struct bl_vm_state *st, const struct bl_guest_stats *s)
+static uint64_t rate_of(uint64_t before, uint64_t after, usec_t dt, uint64_t unit)
 {
+        if (before == BL_UNSET || after == BL_UNSET)
+                return 0;
+        return bl_mul_sat(bl_sub_sat(after, before), unit) / dt;
+}
+
+static void note_pressure(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c)
+{
+        const struct bl_guest_stats *s = &vm->stats;
         usec_t dt = bl_sub_sat(s->at, st->pressed_at);
         bool pressed;
 
         if (st->pressed_at != 0 && dt > 0) {
                 if (dt < PRESSED_SPAN)
                         return;
-                pressed = rose(st->swap_in, s->swap_in, bl_rate_times(PRESSED_SWAP_IN, dt)) ||
+                pressed = (rose(st->swap_in, s->swap_in, bl_rate_times(PRESSED_SWAP_IN, dt)) &&
+                           !c->test.no_thrash_check) ||
                           rose(st->psi_some, s->psi_some, bl_part(dt, PRESSED_PSI));
                 st->pressed = pressed ? st->pressed + (st->pressed < 1000) : 0;
+                if (pressed || st->thrashes)
+                        bl_learn_thrash(st, vm, c, rate_of(st->swap_in, s->swap_in, dt, BL_SEC),
+                                        rate_of(st->psi_some, s->psi_some, dt, BL_WHOLE));
         }
         st->pressed_at = s->at;
         st->swap_in = s->swap_in;
@@ -190,7 +202,7 @@ static void place_report(struct bl_vm_state *st, const struct bl_vm *vm)
         st->report_high = high;
 }
 
-static void note_report(struct bl_vm_state *st, const struct bl_vm *vm)
+static void note_report(struct bl_vm_state *st, const struct bl_vm *vm, const struct bl_policy_config *c)
 {
         const struct bl_guest_stats *s = &vm->stats;
         uint64_t low = st->report_low, high = st->report_high;
@@ -205,7 +217,7 @@ static void note_report(struct bl_vm_state *st, const struct bl_vm *vm)
         else
                 bl_past_at(st, s->at, REPORT_BLUR, &st->report_low, &st->report_high);
 
-        note_pressure(st, s);
+        note_pressure(st, vm, c);
         if (good)
                 note_growth(st, s, bl_max(high, st->report_high) - bl_min(low, st->report_low) < 8 * BL_STEP);
         else
@@ -416,12 +428,14 @@ void bl_learn(struct bl_policy *p, struct bl_vm_state *st, const struct bl_vm *v
         first = st->seen_at == 0;
 
         past_note(st, vm->actual, at);
-        note_report(st, vm);
+        note_report(st, vm, c);
         note_command(st, vm, first, at);
         note_progress(p, st, vm, c, at);
         judge_following(st, vm, c, at);
         judge_honesty(st, vm, c, at);
         bl_learn_request(st, vm, c, at);
+        if (st->thrash_to != 0)
+                bl_thrash_fade(st, at);
 
         /* Memory that was granted and then touched is no longer owed; nor is what the guest no longer has. */
         promised = bl_sub_sat(bl_has_or_gets(st, vm), held);

@@ -129,18 +129,38 @@ static void find_due(const struct bl_tick *t, struct bl_work *w)
         if (bl_has_need(w)) {
                 /* the lower end of where the balloon was when the report was made: while it moves, the upper
                  * end would make need out of what it has just given */
-                bl_guest_need(w->vm, t->c, st->report_low, t->state >= BL_STATE_HARD, &now);
+                bl_guest_need(w->vm, t->c, st->report_low, st->swap_room, t->state >= BL_STATE_HARD, &now);
                 w->called_for = called_for(w, &now, &pressed);
                 w->due_pressed = pressed;
+                /* all of it comes back, so none of it may wait until it is short */
+                if (w->vm->store.leaving)
+                        w->called_for = bl_max(w->called_for, bl_add_sat(now.floor, now.margin / 2));
         }
         asked = asked_for(t, w, &now);
         if (asked > bl_max(w->called_for, w->base_up)) {
                 w->due_asked = true;
                 w->due_pressed = false;
         }
+        if (st->thrashes && st->thrash_due > 0) {
+                w->due_thrash = true;
+                w->due_pressed = false;
+                w->called_for = bl_max(w->called_for, bl_add_sat(w->base_up, st->thrash_due));
+        }
         w->due = bl_sub_sat(bl_min(bl_max(w->called_for, asked), w->highest), w->base_up);
+        /* What was pressed out a moment ago is not called back at once because it was a little too much: each
+         * page would be written and read for nothing. */
+        if (st->squeezed && w->settling && st->last_dir < 0 && !w->due_thrash && !st->stops && !w->vm->store.leaving)
+                w->due = 0;
         if (w->due < t->c->dead_band)
                 w->due = 0;
+}
+
+static void turn_back(struct bl_work *w, enum bl_reason why)
+{
+        w->turn_back = true;
+        w->turn_why = why;
+        w->moving = false;
+        w->base = w->holds;
 }
 
 /* One that asks for memory is not taken from meanwhile. */
@@ -152,8 +172,8 @@ static void find_spared(const struct bl_tick *t, struct bl_work *w)
 
         /* Where the host itself is in need, those that ask may be all: their figures, fresh as they are, spare
          * them what they need. */
-        w->spared = st->stops || (st->asks && t->state < BL_STATE_HARD);
-        below_floor = st->asks && vm->target < w->floor;
+        w->spared = st->stops || (st->asks && t->state < BL_STATE_HARD && !st->squeezed);
+        below_floor = st->asks && vm->target < w->floor && !st->squeezed;
         /* It asks for what it has, as one that is near its limit may while it is squeezed: nobody needs to be
          * spared for that, and whoever waits for what it gives must not wait longer. */
         if (!st->stops && vm->request.bytes < t->c->dead_band)
@@ -162,9 +182,18 @@ static void find_spared(const struct bl_tick *t, struct bl_work *w)
         if (!(w->spared || below_floor) || t->c->test.no_turn_back || vm->in_flight ||
             vm->actual > bl_min(vm->limit, vm->max) || bl_add_sat(vm->target, BL_STEP) > vm->actual)
                 return;
-        w->turn_back = true;
-        w->moving = false;
-        w->base = w->holds;
+        turn_back(w, BL_WHY_STOP_REQUEST);
+}
+
+/* What was pressed out of it comes back: no more is pressed out, and what is being taken it may keep. */
+static void find_thrash(struct bl_work *w)
+{
+        const struct bl_vm *vm = w->vm;
+
+        w->spared = true;
+        if (!vm->in_flight && bl_add_sat(vm->target, BL_STEP) <= vm->actual &&
+            vm->actual <= bl_min(bl_vm_limit(vm), vm->max))
+                turn_back(w, BL_WHY_GRANT_THRASH);
 }
 
 uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c)
@@ -172,22 +201,25 @@ uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c)
         return bl_sub_sat(w->vm->actual, bl_rate_times(w->st->speed, c->horizon));
 }
 
-static void prepare_one(const struct bl_tick *t, struct bl_work *w)
+static void prepare_one(struct bl_tick *t, struct bl_work *w)
 {
         const struct bl_vm *vm = w->vm;
         const struct bl_vm_state *st = w->st;
         const struct bl_policy_config *c = t->c;
         const struct bl_offer *o = &vm->offer[BL_ENGINE_BALLOON];
         usec_t grace = bl_min(c->stuck_after, BL_SEC + 2 * t->p->latency);
+        uint64_t limit;
 
         w->skip = classify(t, w);
         w->shares = bl_max(vm->shares, 1);
-        w->highest = bl_min(bl_min(vm->limit, vm->max), bl_add_sat(vm->actual, o->gives));
+        w->stored = bl_min(vm->store.stored, vm->max);
+        limit = bl_vm_limit(vm);
+        w->highest = bl_min(bl_min(limit, vm->max), bl_add_sat(vm->actual, o->gives));
         w->base_up = bl_max(bl_has_or_gets(st, vm), st->asked);
 
         w->lowest = bl_max(bl_min(vm->reservation, vm->limit), bl_sub_sat(vm->actual, o->takes));
         if (bl_has_need(w)) {
-                bl_guest_need(vm, c, st->report_high, t->state >= BL_STATE_HARD, &w->need);
+                bl_guest_need(vm, c, st->report_high, st->swap_room, t->state >= BL_STATE_HARD, &w->need);
                 if (!c->test.no_floors)
                         w->lowest = bl_max(w->lowest, bl_add_sat(w->need.floor, need_ahead(w)));
         }
@@ -208,9 +240,15 @@ static void prepare_one(const struct bl_tick *t, struct bl_work *w)
         find_due(t, w);
         if (st->asks || st->stops)
                 find_spared(t, w);
+        if (st->thrashes && bl_has_need(w))
+                find_thrash(w);
+        /* a drain gets its memory, and loses none meanwhile */
+        w->spared |= vm->store.leaving;
+        if (vm->store.on)
+                bl_store_prepare(t, w);
 
-        if (w->may_take && vm->actual > vm->limit) {
-                uint64_t to = bl_max(vm->limit, t->now >= st->retry_at ? w->floor : w->lowest);
+        if (w->may_take && vm->actual > limit) {
+                uint64_t to = bl_max(limit, t->now >= st->retry_at ? w->floor : w->lowest);
 
                 if (bl_sub_sat(st->dir < 0 ? bl_min(vm->actual, st->cmd_target) : vm->actual, to) >= c->dead_band)
                         w->forced = bl_max(to, 1);
@@ -219,11 +257,13 @@ static void prepare_one(const struct bl_tick *t, struct bl_work *w)
 
 void bl_prepare(struct bl_tick *t)
 {
+        bl_store_survey(t);
         for (size_t i = 0; i < t->n; i++) {
                 struct bl_work *w = &t->w[i];
 
                 w->vm = &t->s->vms[i];
                 w->st = bl_table_get(t->p, w->vm, t->c, i);
+                w->st->swap_room = bl_swap_room(t, w->vm);
                 bl_learn(t->p, w->st, w->vm, t->c, t->s->at);
                 prepare_one(t, w);
         }

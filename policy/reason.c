@@ -41,6 +41,15 @@ static const char *const reasons[_BL_WHY_MAX] = {
         [BL_WHY_STOP_REQUEST] = "stop.request",
         [BL_WHY_SKIP_ASKS] = "skip.asks",
         [BL_WHY_SKIP_ASKS_IDLY] = "skip.asks-idly",
+        [BL_WHY_TAKE_PAGEOUT] = "take.pageout",
+        [BL_WHY_TAKE_IDLE] = "take.idle",
+        [BL_WHY_GRANT_THRASH] = "grant.thrash",
+        [BL_WHY_SKIP_STORE_FULL] = "skip.store-full",
+        [BL_WHY_SKIP_STORE_SLOW] = "skip.store-slow",
+        [BL_WHY_SKIP_INCOMPRESSIBLE] = "skip.incompressible",
+        [BL_WHY_SKIP_REFAULTS] = "skip.refaults",
+        [BL_WHY_SKIP_DRAINING] = "skip.draining",
+        [BL_WHY_STOP_STORE] = "stop.store",
 };
 
 static const char *const holds[_BL_HOLD_MAX] = {

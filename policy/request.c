@@ -60,7 +60,7 @@ static bool has_plenty(const struct bl_vm_state *st, const struct bl_vm *vm, con
 
         if (bl_stats_check(&vm->stats, vm->max, at) != BL_STATS_GOOD)
                 return false;
-        bl_guest_need(vm, c, st->report_low, false, &n);
+        bl_guest_need(vm, c, st->report_low, st->swap_room, false, &n);
         return vm->actual >= bl_add_sat(n.need, n.margin / 4 * 3);
 }
 

@@ -23,14 +23,16 @@ static uint64_t gives_at(const struct bl_work *w, bl_level level, permyriad_t ta
 {
         if (w->room == 0)
                 return 0;
-        return bl_min(bl_sub_sat(w->base, bl_level_size(level, w->shares, w->active, tax)), w->room);
+        return bl_min(
+                bl_sub_sat(bl_pays_for(w, w->base), bl_level_size(level, w->shares, bl_pays_for(w, w->active), tax)),
+                w->room);
 }
 
 static uint64_t gets_at(const struct bl_work *w, bl_level level)
 {
         if (w->due == 0 || w->due_reserved)
                 return w->due;
-        return bl_min(bl_sub_sat(bl_level_size(level, w->shares, UINT64_MAX, 0), w->base_up), w->due);
+        return bl_min(bl_sub_sat(bl_level_size(level, w->shares, UINT64_MAX, 0), bl_pays_for(w, w->base_up)), w->due);
 }
 
 /* Is enough given at this level?  The higher it is the less is given, and the more others are due. */
@@ -57,7 +59,8 @@ uint64_t bl_revoke(struct bl_work *w, size_t n, uint64_t fixed, uint64_t coming,
         for (size_t i = 0; i < n; i++) {
                 if (w[i].room == 0)
                         continue;
-                w[i].order = bl_level_of(w[i].base, w[i].shares, w[i].active, c->idle_tax);
+                w[i].order = bl_level_of(bl_pays_for(&w[i], w[i].base), w[i].shares, bl_pays_for(&w[i], w[i].active),
+                                         c->idle_tax);
                 high = bl_max(high, w[i].order);
         }
         /* nobody has anything to give */

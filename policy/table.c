@@ -147,6 +147,9 @@ int bl_policy_copy(const struct bl_policy *p, struct bl_policy **ret)
         q->interval = p->interval;
         q->latency = p->latency;
         q->spending = p->spending;
+        q->pressing = p->pressing;
+        q->pool_ready = p->pool_ready;
+        q->pool_idle_at = p->pool_idle_at;
 
         r = bl_table_reserve(q, p->n);
         if (r < 0) {

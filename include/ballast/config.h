@@ -26,6 +26,9 @@ struct bl_policy_config {
         usec_t request_life; /* what a guest's agent asked for is forgotten after this */
         usec_t stop_hold; /* nothing is taken for this much longer from one that was near its OOM killer */
         usec_t idle_asker_after; /* it asks, and has not used what it got, for this long */
+        permyriad_t worth_ratio; /* a VM whose last swapped pages shrank to no less than this is not pressed into the
+                                    store */
+        usec_t idle_after; /* a VM that did nothing for so long may be paged out ahead of pressure; 0: none ever is */
         usec_t deaf_first; /* it is not heard then; doubles, up to retry_max */
 
         /* Safety mechanisms off: tests only, never set from a file.  Each has
@@ -40,6 +43,8 @@ struct bl_policy_config {
                 bool no_reserve; /* the part of the host that is kept free is kept from those that ask, too */
                 bool no_turn_back; /* one that asks is given to, but what is being taken from it is taken */
                 bool no_idle_askers; /* everybody is heard for ever */
+                bool no_store_room; /* swap counts as room whatever is behind it */
+                bool no_thrash_check; /* what a guest reads back counts for nothing */
         } test;
 };
 

@@ -5,6 +5,7 @@
 
 enum bl_engine_id {
         BL_ENGINE_BALLOON,
+        BL_ENGINE_PAGEOUT, /* the host kernel's own tiers: process_madvise(2), memory.reclaim */
         _BL_ENGINE_MAX,
 };
 

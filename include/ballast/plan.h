@@ -60,6 +60,15 @@ enum bl_reason {
         BL_WHY_STOP_REQUEST, /* stop.request: its agent asks for memory while some is being taken from it */
         BL_WHY_SKIP_ASKS, /* skip.asks: its agent asks for memory */
         BL_WHY_SKIP_ASKS_IDLY, /* skip.asks-idly: its agent asks, and it does not use what it gets */
+        BL_WHY_TAKE_PAGEOUT, /* take.pageout: the host's kernel is to page its coldest memory out */
+        BL_WHY_TAKE_IDLE, /* take.idle: it is proven idle; its cold memory goes ahead of pressure */
+        BL_WHY_GRANT_THRASH, /* grant.thrash: it reads back what was pressed out of it */
+        BL_WHY_SKIP_STORE_FULL, /* skip.store-full: it would have to swap, and the store has no room */
+        BL_WHY_SKIP_STORE_SLOW, /* skip.store-slow: the same, and the store does not keep up */
+        BL_WHY_SKIP_INCOMPRESSIBLE, /* skip.incompressible: what it swaps does not shrink */
+        BL_WHY_SKIP_REFAULTS, /* skip.refaults: it read back what was paged out */
+        BL_WHY_SKIP_DRAINING, /* skip.draining: what the store holds of it is being brought back */
+        BL_WHY_STOP_STORE, /* stop.store: the store takes no more of what it was told to give */
         _BL_WHY_MAX,
 };
 
@@ -75,8 +84,9 @@ struct bl_decision {
         bool stuck;
         bool lying;
         bool asked; /* `due` is what its agent asks for, not what its figures say */
-        uint64_t from; /* balloon when decided: what one more look must still find */
-        uint64_t to; /* new balloon target */
+        uint64_t from; /* balloon when decided: what one more look must still find; of BL_ENGINE_PAGEOUT what is
+                          resident */
+        uint64_t to; /* new balloon target; of BL_ENGINE_PAGEOUT `from` less what is to be paged out */
         uint64_t floor; /* least that this guest needs by its own figures; `from` where those are not good */
         uint64_t want; /* what it would have with memory to spare */
         uint64_t due; /* bytes that it is short of and entitled to; 0: not short */
@@ -96,6 +106,7 @@ struct bl_plan {
         uint64_t shortfall; /* bytes to be freed to reach the goal, before what is already on its way */
         uint64_t coming; /* bytes on their way from earlier commands */
         uint64_t unmet; /* of the shortfall, what no guest can give */
+        uint64_t pool_to; /* bytes of its pool that the store is to have ready; 0: as it is */
         size_t n;
         struct bl_decision *d; /* as many as the snapshot has VMs, same order */
 };

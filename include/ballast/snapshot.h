@@ -84,6 +84,23 @@ struct bl_guest_request {
         usec_t deadline; /* from `at` on, until it has nothing left; BL_UNSET: it does not say */
 };
 
+/* What the store (daemon/store/) holds of a VM's swap, and what its guest says of it. */
+struct bl_vm_store {
+        bool on; /* its guest swaps on the store */
+        bool leaving; /* it is being drained: nothing may be pressed into it */
+        uint64_t size; /* of its swap area */
+        uint64_t used; /* slots in use, by the guest's word (a hint only) */
+        uint64_t held; /* uncompressed bytes of its non-zero pages in the store */
+        uint64_t zero;
+        uint64_t stored; /* host RAM behind them, its part */
+        uint64_t disk; /* disk behind them */
+        uint64_t stale; /* slots that the store holds and the guest freed: held + zero above `used` */
+        uint64_t twice; /* slots that are in the guest's memory too (SwapCached) */
+        uint64_t limit; /* of `stored`; BL_UNSET: none */
+        permyriad_t ratio; /* to which its last pages were compressed; 10000: not at all, or not known yet */
+        bool ratio_known;
+};
+
 /* What an engine could do for a VM now (engine.h, propose). */
 struct bl_offer {
         uint64_t takes; /* bytes it could take from this VM at most; 0: nothing */
@@ -118,8 +135,11 @@ struct bl_vm {
         usec_t resident_at;
         uint64_t overhead; /* part of `resident` that is the VMM's own, estimated */
 
+        usec_t idle_since; /* its VMM has used next to no CPU since then; 0: it is at work, or that is not known */
+
         struct bl_guest_stats stats;
         struct bl_guest_request request;
+        struct bl_vm_store store;
         struct bl_offer offer[_BL_ENGINE_MAX];
 };
 
@@ -137,9 +157,21 @@ struct bl_host {
         uint64_t swap_free;
 };
 
+/* The store as a whole. */
+struct bl_store_state {
+        bool there; /* it is configured, and has answered within the last seconds */
+        bool slow; /* its requests take longer than a guest can bear, its disk hangs, or writers wait for room */
+        uint64_t pool_size; /* of RAM that it may take */
+        uint64_t pool_ready; /* has taken: counts in host.used already where the budget is a size */
+        uint64_t pool_used;
+        uint64_t headroom; /* uncompressed bytes that it can take now without waiting for its disk */
+        uint64_t room; /* uncompressed bytes that it can take at all, disk included */
+};
+
 struct bl_snapshot {
         usec_t at;
         struct bl_host host;
+        struct bl_store_state store;
         size_t n_vms;
         struct bl_vm *vms;
 };

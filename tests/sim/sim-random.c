@@ -44,6 +44,8 @@ static void each(uint64_t first, void (*run)(uint64_t seed))
                 run(first + i);
 }
 
+static unsigned int pressed_ever; /* runs of hostile() in which somebody was pressed into the store */
+
 static void add_guest(struct sim *s, uint64_t *seed, bool cooperative)
 {
         uint64_t max = range(seed, 4, 32) * 128 * BL_MIB;
@@ -62,6 +64,15 @@ static void add_guest(struct sim *s, uint64_t *seed, bool cooperative)
         g->deflate_oom = chance(seed, 30);
         if (chance(seed, 50))
                 g->swap_total = max;
+        /* its swap is on the store */
+        if (s->store.there && chance(seed, 60)) {
+                sim_on_store(g, range(seed, 8, 64) * 16 * BL_MIB);
+                g->ratio = (permyriad_t)range(seed, 500, 10000);
+                g->ratio_known = chance(seed, 70);
+                g->hot = used * range(seed, 20, 100) / 100;
+                if (chance(seed, 20))
+                        g->store_limit = range(seed, 1, 256) * BL_MIB;
+        }
         if (chance(seed, 20))
                 g->reservation = range(seed, 0, max);
         if (chance(seed, 30)) {
@@ -113,7 +124,7 @@ static void disturb(struct sim *s, uint64_t *seed, bool cooperative)
 {
         struct sim_guest *g = &s->g[range(seed, 0, s->n - 1)];
 
-        switch (range(seed, 0, cooperative ? 2 : 11)) {
+        switch (range(seed, 0, cooperative ? 2 : 14)) {
         case 0:
         case 1:
                 g->want = range(seed, 64 * BL_MIB, g->max / 2);
@@ -152,7 +163,32 @@ static void disturb(struct sim *s, uint64_t *seed, bool cooperative)
         case 11:
                 sim_ask(s, g, sim_random(seed) >> range(seed, 0, 63), chance(seed, 50));
                 break;
+        case 12:
+                s->store.slow = !s->store.slow;
+                break;
+        case 13:
+                g->leaving = g->stored && chance(seed, 50);
+                break;
+        case 14:
+                s->store.disk_size = range(seed, 0, 4) * BL_GIB;
+                g->hot = g->used * range(seed, 20, 100) / 100;
+                g->ratio = g->stored ? (permyriad_t)range(seed, 500, 10000) : 0;
+                break;
         }
+}
+
+/* Some hosts have a store. */
+static void add_store(struct sim *s, uint64_t *seed)
+{
+        if (!chance(seed, 50))
+                return;
+        s->store = (struct sim_store){
+                .there = true,
+                .pool_size = range(seed, 1, 32) * 64 * BL_MIB,
+                .disk_size = range(seed, 0, 4) * BL_GIB,
+                .rate = BL_GIB,
+                .slow_rate = range(seed, 1, 1024) * BL_KIB,
+        };
 }
 
 /* Anything at all: what is promised for every case holds. */
@@ -164,6 +200,7 @@ static void hostile(uint64_t first)
         size_t n = range(&seed, 1, 10);
 
         s->tick = range(&seed, 1, 10) * 100 * BL_MSEC;
+        add_store(s, &seed);
         for (size_t i = 0; i < n; i++)
                 add_guest(s, &seed, false);
         for (int i = 0; i < 12; i++) {
@@ -177,6 +214,10 @@ static void hostile(uint64_t first)
         kept(first, f->grain == 0, "a target that is not the daemon's own");
         kept(first, f->nonsense == 0, "a decision that contradicts itself");
         kept(first, f->below_need == 0, "a guest told to be smaller than it needs");
+        kept(first, f->pressed == 0, "a guest pressed into a store that cannot take it, or too far");
+        kept(first, f->steps == 0, "a step into the store above half of its headroom");
+        kept(first, f->pool == 0, "a pool above its size, or at the cost of the host");
+        pressed_ever += s->store.pressed_at > 0;
         sim_free(s);
 }
 
@@ -287,6 +328,8 @@ static void test_hostile(void **state)
 {
         (void)state;
         each(1, hostile);
+        if (!getenv("BALLAST_SEED"))
+                assert_true(pressed_ever * 100 > runs());
 }
 
 static void test_benign(void **state)

@@ -89,9 +89,91 @@ struct sim *sim_crowded(unsigned int n)
         return s;
 }
 
+void sim_on_store(struct sim_guest *g, uint64_t bytes)
+{
+        g->stored = true;
+        g->swap_total = bytes;
+        g->ratio = 3333;
+        g->ratio_known = true;
+        g->hot = g->used / 2;
+}
+
+struct sim *sim_crowded_store(unsigned int n, uint64_t pool, uint64_t disk)
+{
+        struct sim *s = sim_crowded(n);
+
+        s->store = (struct sim_store){
+                .there = true, .pool_size = pool, .disk_size = disk, .rate = BL_GIB, .slow_rate = 256 * BL_KIB};
+        for (size_t i = 0; i < s->n; i++)
+                sim_on_store(&s->g[i], 640 * BL_MIB);
+        return s;
+}
+
 uint64_t sim_resident(const struct sim_guest *g)
 {
-        return g->overhead + g->own + g->used + g->cache + g->touched + g->lied;
+        return bl_sub_sat(g->overhead + g->own + g->used + g->cache + g->touched + g->lied, g->paged_out);
+}
+
+/* --- the store ------------------------------------------------------------------------------------- */
+
+static uint64_t stored_by(const struct sim_guest *g)
+{
+        return g->stored ? bl_part(g->swapped, g->ratio) : 0;
+}
+
+uint64_t sim_store_used(const struct sim *s)
+{
+        uint64_t used = 0;
+
+        for (size_t i = 0; i < s->n; i++)
+                used += stored_by(&s->g[i]);
+        return used;
+}
+
+/* Uncompressed, as if nothing shrank: what fits into the pool that is ready, and what fits at all. */
+static uint64_t store_headroom(const struct sim *s)
+{
+        return bl_sub_sat(bl_min(s->store.pool_ready, s->store.pool_size), sim_store_used(s));
+}
+
+static uint64_t store_room(const struct sim *s)
+{
+        return bl_sub_sat(s->store.pool_size + s->store.disk_size, sim_store_used(s));
+}
+
+/* What a guest can swap out in this step, of `bytes`. */
+static uint64_t swaps_out(struct sim *s, struct sim_guest *g, uint64_t bytes)
+{
+        uint64_t part = bl_min(bytes, bl_min(g->used, bl_sub_sat(g->swap_total, g->swapped))), takes;
+
+        if (!g->stored)
+                return part;
+        takes = store_room(s);
+        if (!s->store.there || g->leaving)
+                takes = 0;
+        else if (s->store.slow)
+                takes = bl_min(takes, bl_rate_times(s->store.slow_rate, s->step));
+        /* what the pool has not ready it takes from the host; the rest goes to the disk at its pace */
+        else
+                takes = bl_min(takes, bl_sub_sat(s->store.pool_size, sim_store_used(s)) +
+                                              bl_rate_times(100 * BL_MIB, s->step));
+        if (bytes > 0 && takes < part)
+                s->store.full += part - takes;
+        return bl_min(part, takes);
+}
+
+static void store_step(struct sim *s)
+{
+        struct sim_store *b = &s->store;
+        uint64_t to = s->plan.pool_to;
+
+        b->pool_ready = bl_max(b->pool_ready, bl_min(sim_store_used(s), b->pool_size));
+        if (!b->there || to == 0)
+                return;
+        if (to > b->pool_ready)
+                b->pool_ready += bl_min(to - b->pool_ready, bl_rate_times(b->rate, s->step));
+        else
+                b->pool_ready = bl_max(to, bl_min(b->pool_ready, sim_store_used(s)));
 }
 
 static uint64_t guest_free(const struct sim_guest *g)
@@ -101,7 +183,7 @@ static uint64_t guest_free(const struct sim_guest *g)
 
 uint64_t sim_host_free(const struct sim *s)
 {
-        uint64_t used = s->other;
+        uint64_t used = s->other + s->store.pool_ready;
 
         for (size_t i = 0; i < s->n; i++)
                 used += sim_resident(&s->g[i]);
@@ -155,7 +237,7 @@ static void balloon_down(struct sim *s, struct sim_guest *g)
                 spare += drop;
         }
         if (spare < step) {
-                drop = bl_min(step - spare, bl_min(g->used, bl_sub_sat(g->swap_total, g->swapped)));
+                drop = swaps_out(s, g, step - spare);
                 g->used -= drop;
                 g->swapped += drop;
                 g->touched += drop;
@@ -191,7 +273,7 @@ static void balloon(struct sim *s, struct sim_guest *g)
                 balloon_up(s, g);
 }
 
-static void allocate(struct sim_guest *g, uint64_t bytes)
+static void allocate(struct sim *s, struct sim_guest *g, uint64_t bytes)
 {
         uint64_t part, drop;
 
@@ -201,8 +283,7 @@ static void allocate(struct sim_guest *g, uint64_t bytes)
                 g->touched += drop;
         }
         if (guest_free(g) < bytes + GUEST_RESERVE) {
-                drop = bytes + GUEST_RESERVE - guest_free(g);
-                drop = bl_min(drop, bl_min(g->used, bl_sub_sat(g->swap_total, g->swapped)));
+                drop = swaps_out(s, g, bytes + GUEST_RESERVE - guest_free(g));
                 g->used -= drop;
                 g->swapped += drop;
                 g->touched += drop;
@@ -227,12 +308,25 @@ static void allocate(struct sim_guest *g, uint64_t bytes)
         g->used += bytes;
 }
 
+/* It touches what is hot and is not there: pages come in, others go out for them, and it stalls meanwhile. */
+static void thrash(struct sim *s, struct sim_guest *g, uint64_t came_back)
+{
+        uint64_t misses = bl_min(g->swapped, bl_sub_sat(g->hot, g->used + came_back)), part;
+
+        if (misses == 0)
+                return;
+        part = bl_min(per_step(s, 100 * BL_MIB), misses * 4 / (s->step > 0 ? BL_SEC / s->step : 1));
+        g->swap_in += part;
+        g->missed += part;
+        g->psi_some += bl_min(s->step, s->step * 4 * misses / g->hot);
+}
+
 static void work(struct sim *s, struct sim_guest *g)
 {
         uint64_t part, swapped;
 
         if (g->used + g->swapped < g->want) {
-                allocate(g, bl_min(per_step(s, g->rate), g->want - g->used - g->swapped));
+                allocate(s, g, bl_min(per_step(s, g->rate), g->want - g->used - g->swapped));
         } else if (g->used + g->swapped > g->want) {
                 part = bl_min(per_step(s, g->rate), g->used + g->swapped - g->want);
                 swapped = bl_min(part, g->swapped);
@@ -242,8 +336,13 @@ static void work(struct sim *s, struct sim_guest *g)
                 g->touched += part;
         }
 
-        /* what was swapped out comes back where there is room */
+        /* what was swapped out comes back where there is room; of one that has hot and cold memory the hot */
         part = bl_min(g->swapped, bl_min(per_step(s, 100 * BL_MIB), bl_sub_sat(guest_free(g), 4 * GUEST_RESERVE)));
+        if (g->hot > 0 && !g->leaving)
+                part = bl_min(part, bl_sub_sat(g->hot, g->used));
+        if (g->stored && !s->store.there)
+                part = 0;
+        thrash(s, g, part);
         if (part > 0) {
                 g->swapped -= part;
                 g->swap_in += part;
@@ -251,6 +350,13 @@ static void work(struct sim *s, struct sim_guest *g)
                 g->touched -= bl_min(part, g->touched);
         }
 
+        /* a swapoff drops cache for what it reads */
+        if (g->leaving && g->swapped > 0) {
+                part = bl_min(g->cache, per_step(s, 100 * BL_MIB));
+                g->cache -= part;
+                g->touched += part;
+                return;
+        }
         part = bl_sub_sat(guest_free(g), 4 * GUEST_RESERVE);
         part = bl_min(part, bl_min(per_step(s, g->cache_rate), bl_sub_sat(g->cache_want, g->cache)));
         g->cache += part;
@@ -273,6 +379,7 @@ static void report(struct sim *s, struct sim_guest *g)
                 return;
 
         g->true_need = g->used + g->own;
+        g->true_swapped = g->swapped;
         *r = (struct bl_guest_stats){
                 .source = g->asks == SIM_ASKS_NEVER ? BL_STATS_BALLOON : BL_STATS_AGENT,
                 .at = s->now,
@@ -363,6 +470,13 @@ static void sense(struct sim *s)
                          .growth = s->growth,
                          .psi_known = true,
                          .psi_pressure = s->psi},
+                .store = {.there = s->store.there,
+                          .slow = s->store.slow,
+                          .pool_size = s->store.pool_size,
+                          .pool_ready = s->store.pool_ready,
+                          .pool_used = sim_store_used(s),
+                          .headroom = store_headroom(s),
+                          .room = store_room(s)},
                 .n_vms = s->n,
                 .vms = calloc(s->n + 1, sizeof(*p->vms)),
         };
@@ -392,11 +506,95 @@ static void sense(struct sim *s)
                         .overhead = g->overhead,
                         .stats = g->report,
                         .request = g->request,
+                        .idle_since = g->idle_since,
+                        .store = {.on = g->stored,
+                                  .leaving = g->leaving,
+                                  .size = g->stored ? g->swap_total : 0,
+                                  .used = g->stored ? g->swapped : 0,
+                                  .held = g->stored ? g->swapped : 0,
+                                  .stored = stored_by(g),
+                                  .limit = g->store_limit == 0 ? BL_UNSET : g->store_limit,
+                                  .ratio = g->ratio_known ? g->ratio : BL_WHOLE,
+                                  .ratio_known = g->ratio_known},
                 };
                 memcpy(vm->uuid, g->uuid, BL_UUID_LEN);
                 vm->offer[BL_ENGINE_BALLOON] = (struct bl_offer){
                         .takes = g->actual, .gives = g->max - g->actual, .grain = g->grain, .phase = g->phase};
+                vm->offer[BL_ENGINE_PAGEOUT] = (struct bl_offer){.takes = g->pageout};
         }
+}
+
+/* May it be told to be smaller than what it uses? */
+static void check_pressed(struct sim *s, const struct sim_guest *g, const struct bl_decision *d)
+{
+        uint64_t all = g->true_need + g->true_swapped;
+
+        if (!g->stored) {
+                s->faults.below_need++;
+                return;
+        }
+        if (s->store.pressed_at == 0)
+                s->store.pressed_at = s->now;
+        if (!s->store.there || s->store.slow || g->leaving || d->to < bl_min(all / 2, g->true_need) ||
+            (g->ratio_known && g->ratio > s->config.worth_ratio)) {
+                s->faults.pressed++;
+                if (s->talk)
+                        fprintf(stderr, "%8s pressed too far: of %" PRIu64 " MiB to %" PRIu64 "%s%s%s, ratio %u\n", "",
+                                all >> 20, d->to >> 20, s->store.there ? "" : ", no store",
+                                s->store.slow ? ", slow" : "", g->leaving ? ", leaving" : "", g->ratio);
+        }
+}
+
+/* What all of them have been told to swap out, and have not yet. */
+static void check_store(struct sim *s)
+{
+        const struct bl_store_state *b = &s->snapshot.store;
+        uint64_t under_way = 0, room = b->headroom / 2;
+        bool any = false;
+
+        for (size_t i = 0; i < s->n; i++) {
+                const struct sim_guest *g = &s->g[i];
+                const struct bl_decision *d = &s->plan.d[i];
+
+                if (!g->stored || g->report.source == BL_STATS_NONE)
+                        continue;
+                under_way += bl_sub_sat(bl_min(g->actual, g->used + g->own), g->target);
+                any |= d->act && d->engine == BL_ENGINE_BALLOON && d->to < d->from && d->to < g->true_need;
+        }
+        /* only a command can break it: the store may lose room by itself */
+        if (any && under_way > room) {
+                s->faults.steps++;
+                if (s->talk)
+                        fprintf(stderr,
+                                "%8s %" PRIu64 " MiB are to be swapped out, and half of the headroom is %" PRIu64 "\n",
+                                "", under_way >> 20, room >> 20);
+        }
+        if (s->plan.pool_to > b->pool_size)
+                s->faults.pool++;
+        if (s->plan.pool_to > b->pool_ready) {
+                if (s->snapshot.host.free < s->plan.marks.mark[BL_STATE_HARD] + (s->plan.pool_to - b->pool_ready))
+                        s->faults.pool++;
+                if (s->store.grown_at == 0)
+                        s->store.grown_at = s->now;
+        }
+}
+
+static void page_out(struct sim *s, struct sim_guest *g, const struct bl_vm *vm, const struct bl_decision *d)
+{
+        if (d->from != vm->resident || d->to >= d->from || d->from - d->to > g->pageout ||
+            d->to < bl_min(g->reservation, g->limit) || (d->why != BL_WHY_TAKE_PAGEOUT && d->why != BL_WHY_TAKE_IDLE))
+                s->faults.nonsense++;
+        g->paged_out += d->from - d->to;
+        g->pageout -= bl_min(g->pageout, d->from - d->to);
+        s->commands++;
+        g->commands++;
+}
+
+/* It may keep what it was told to give; the next target of our own may be a grain above that. */
+static bool is_put_back(const struct sim_guest *g, const struct bl_decision *d)
+{
+        return d->why == BL_WHY_STOP_REQUEST || d->why == BL_WHY_STOP_STORE ||
+               (d->why == BL_WHY_GRANT_THRASH && d->to <= d->from + g->grain);
 }
 
 static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *vm, const struct bl_decision *d,
@@ -410,7 +608,7 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
         if (r < 10 || (size_t)r >= sizeof(text) || (size_t)r != strlen(text) || strchr(text, '\n') ||
             !strstr(text, g->name))
                 f->nonsense++;
-        if (d->from != vm->actual || d->why >= _BL_WHY_MAX)
+        if ((d->engine == BL_ENGINE_BALLOON && d->from != vm->actual) || d->why >= _BL_WHY_MAX)
                 f->nonsense++;
         if (!d->act)
                 return;
@@ -418,13 +616,20 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
         if (s->talk)
                 fprintf(stderr, "%8.2f %-18s %s\n", (double)(s->now - 1000 * BL_SEC) / 1e6, bl_reason_to_string(d->why),
                         text);
-        if (!g->managed || g->hung || g->hold != BL_HOLD_NONE || g->no_reclaim != BL_RECLAIM_OK ||
-            g->run != BL_RUN_RUNNING)
+        if (!g->managed || g->hung || g->hold != BL_HOLD_NONE || g->run != BL_RUN_RUNNING ||
+            (g->no_reclaim != BL_RECLAIM_OK && d->engine == BL_ENGINE_BALLOON))
                 f->untouchable++;
+        if (d->engine == BL_ENGINE_PAGEOUT)
+                return;
         if (g->grain > 0 && d->to % g->grain != g->phase % g->grain)
                 f->grain++;
         if (d->why == BL_WHY_PARK_STUCK)
                 return;
+        if (is_put_back(g, d) && d->why != BL_WHY_STOP_REQUEST) {
+                if (d->to + g->grain < d->from || d->to <= vm->target)
+                        f->nonsense++;
+                return;
+        }
         if (d->why == BL_WHY_STOP_REQUEST) {
                 /* at the top there may be no target of our own but the one below */
                 if (d->to + g->grain < d->from || d->to <= vm->target || g->request.at == 0)
@@ -440,8 +645,10 @@ static void check(struct sim *s, const struct sim_guest *g, const struct bl_vm *
                 f->out_of_range++;
         if (d->to < d->from) {
                 if (d->to < g->true_need) {
-                        f->below_need++;
-                        if (s->talk)
+                        unsigned int before = f->below_need;
+
+                        check_pressed(s, g, d);
+                        if (s->talk && f->below_need > before)
                                 fprintf(stderr,
                                         "%8s below the need of %" PRIu64 " MiB: actual %" PRIu64 " used %" PRIu64
                                         " cache %" PRIu64 " own %" PRIu64 " swapped %" PRIu64 "; report of %" PRIu64
@@ -476,13 +683,17 @@ static void act(struct sim *s)
                 if (!d->act)
                         continue;
 
-                if (d->why == BL_WHY_STOP_REQUEST) {
+                if (d->engine == BL_ENGINE_PAGEOUT) {
+                        page_out(s, g, &s->snapshot.vms[i], d);
+                        continue;
+                }
+                if (is_put_back(g, d)) {
                         g->turned_back++;
                 } else if (d->why != BL_WHY_PARK_STUCK) {
                         if (d->to > d->from) {
                                 granted += bl_sub_sat(d->to, had);
                                 /* what a guest asks for comes out of the reserve */
-                                if (d->why == BL_WHY_GRANT_REQUEST)
+                                if (d->why == BL_WHY_GRANT_REQUEST || d->why == BL_WHY_GRANT_THRASH)
                                         asked += bl_sub_sat(d->to, had);
                                 if (g->asked_at != 0)
                                         g->waited = bl_max(g->waited, s->now - g->asked_at);
@@ -501,6 +712,7 @@ static void act(struct sim *s)
                 g->target_at = s->now;
                 g->oom_deflated = false;
         }
+        check_store(s);
         if (granted > asked && s->snapshot.host.free < mark[BL_STATE_CLEAR] + granted - asked)
                 s->faults.overdraft++;
         if (asked > 0 && s->snapshot.host.free < mark[BL_STATE_HARD] + granted)
@@ -513,9 +725,10 @@ static void talk_host(const struct sim *s)
 
         fprintf(stderr,
                 "%8.2f free %" PRIu64 " goal %" PRIu64 " lead %" PRIu64 " short %" PRIu64 " coming %" PRIu64
-                " unmet %" PRIu64 " promised %" PRIu64 " %s\n",
+                " unmet %" PRIu64 " promised %" PRIu64 " %s; pool %" PRIu64 " of %" PRIu64 " to %" PRIu64 "\n",
                 (double)(s->now - 1000 * BL_SEC) / 1e6, s->snapshot.host.free >> 20, p->goal >> 20, p->lead >> 20,
-                p->shortfall >> 20, p->coming >> 20, p->unmet >> 20, p->promised >> 20, bl_state_to_string(p->state));
+                p->shortfall >> 20, p->coming >> 20, p->unmet >> 20, p->promised >> 20, bl_state_to_string(p->state),
+                sim_store_used(s) >> 20, s->store.pool_ready >> 20, p->pool_to >> 20);
 }
 
 static void tick(struct sim *s)
@@ -540,6 +753,7 @@ static void step(struct sim *s)
         else
                 s->other -= bl_min(per_step(s, s->other_rate), s->other - s->other_want);
 
+        store_step(s);
         for (size_t i = 0; i < s->n; i++) {
                 struct sim_guest *g = &s->g[i];
                 unsigned int kills = g->kills;
@@ -619,6 +833,9 @@ void sim_assert_kept(const struct sim *s)
         assert_int_equal(f->untouchable, 0);
         assert_int_equal(f->grain, 0);
         assert_int_equal(f->nonsense, 0);
+        assert_int_equal(f->pressed, 0);
+        assert_int_equal(f->steps, 0);
+        assert_int_equal(f->pool, 0);
         assert_int_equal(f->host_oom, 0);
 }
 

@@ -76,10 +76,21 @@ struct sim_guest {
         uint64_t cache_rate;
         bool psi; /* reports stalls all the time */
 
+        /* its swap on the store: `swap_total` bytes */
+        bool stored, leaving;
+        permyriad_t ratio; /* that its pages shrink to */
+        bool ratio_known;
+        uint64_t hot; /* of what it uses, touched again and again: read back when it is swapped out; 0: all is,
+                       * where there is room, and nothing else */
+        uint64_t store_limit; /* 0: none */
+        usec_t idle_since;
+        uint64_t pageout; /* that the host's kernel could page out; taken at once */
+
         /* where it is */
         uint64_t actual, target;
         usec_t target_at, booted_at;
         uint64_t used, cache, touched /* free, but resident */, swapped, swap_in;
+        uint64_t paged_out;
         uint64_t lied; /* in the balloon, and still resident */
         uint64_t psi_some;
         bool oom_deflated;
@@ -87,7 +98,7 @@ struct sim_guest {
         struct bl_guest_request request;
         usec_t looked_at; /* by its agent */
         uint64_t looked_used;
-        uint64_t true_need; /* at the last report */
+        uint64_t true_need, true_swapped; /* at the last report */
         unsigned int kills; /* by its OOM killer while the balloon held memory */
         uint64_t least; /* available to it, ever */
 
@@ -99,6 +110,7 @@ struct sim_guest {
         usec_t waited; /* longest from a request to a grant */
         unsigned int turned_back; /* told to keep what it was told to give */
         bool deaf; /* ever */
+        uint64_t missed; /* bytes read back while there was no room for them, ever */
 };
 
 /* Promises broken so far. */
@@ -112,11 +124,26 @@ struct sim_faults {
         unsigned int reversals; /* told to go down, then up, or the other way round */
         unsigned int grain; /* a target that is not the daemon's own */
         unsigned int nonsense; /* decisions that contradict themselves */
+        unsigned int pressed; /* pressed into a store that cannot take it, or too far */
+        unsigned int steps; /* more under way into the store than half of what it takes */
+        unsigned int pool; /* the pool told to be larger than it may, or than the host can bear */
         unsigned int host_oom; /* steps without any free memory */
+};
+
+/* The store's own. */
+struct sim_store {
+        bool there, slow;
+        uint64_t pool_size, pool_ready, disk_size;
+        uint64_t rate; /* bytes/s by which the pool grows */
+        uint64_t slow_rate; /* bytes/s that it takes at all when it is slow */
+        uint64_t full; /* bytes that were to be swapped out and had no room, ever */
+        usec_t grown_at; /* first seen to be told to grow */
+        usec_t pressed_at; /* first command below what a guest needs */
 };
 
 struct sim {
         struct bl_policy_config config;
+        struct sim_store store;
         struct bl_policy *policy;
         uint64_t budget;
         uint64_t other; /* used by what is not a guest */
@@ -152,10 +179,17 @@ struct sim *sim_crowded(unsigned int n);
 /* An ideal guest: `max` bytes, uses `used`, its cache fills it up if `cached`. */
 struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_t used, bool cached);
 
+/* Its swap is on the store from now on: `bytes` of it, half of what it uses is touched seldom. */
+void sim_on_store(struct sim_guest *g, uint64_t bytes);
+
+/* A host of sim_crowded() whose guests swap on a store with a pool of `pool` bytes and a disk of `disk`. */
+struct sim *sim_crowded_store(unsigned int n, uint64_t pool, uint64_t disk);
+
 /* Its agent reports and asks, and the host decides at once. */
 void sim_ask(struct sim *s, struct sim_guest *g, uint64_t bytes, bool stop);
 
 uint64_t sim_resident(const struct sim_guest *g);
+uint64_t sim_store_used(const struct sim *s);
 uint64_t sim_host_free(const struct sim *s);
 const struct bl_decision *sim_decision(const struct sim *s, const struct sim_guest *g);
 

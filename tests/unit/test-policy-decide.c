@@ -1099,6 +1099,21 @@ static void test_anything(void **state)
                                               &v->offer[0].gives,
                                               &v->offer[0].grain,
                                               &v->offer[0].phase,
+                                              &v->offer[1].takes,
+                                              &v->offer[1].gives,
+                                              &v->idle_since,
+                                              &v->store.size,
+                                              &v->store.used,
+                                              &v->store.held,
+                                              &v->store.zero,
+                                              &v->store.stored,
+                                              &v->store.twice,
+                                              &v->store.limit,
+                                              &f.s.store.pool_size,
+                                              &f.s.store.pool_ready,
+                                              &f.s.store.pool_used,
+                                              &f.s.store.headroom,
+                                              &f.s.store.room,
                                               &host[0],
                                               &f.s.host.free,
                                               &f.s.host.growth};
@@ -1122,6 +1137,12 @@ static void test_anything(void **state)
                                 v->run = seed >> 23 & 1 ? BL_RUN_PAUSED : BL_RUN_RUNNING;
                                 v->request.stop = seed >> 24 & 1;
                                 v->request.at = f.s.at - (seed >> 25) % BL_SEC;
+                                v->store.on = seed >> 45 & 1;
+                                v->store.leaving = seed >> 46 & seed >> 47 & 1;
+                                v->store.ratio_known = seed >> 48 & 1;
+                                v->store.ratio = (permyriad_t)(seed >> 49 & 0x3fff);
+                                f.s.store.there = seed >> 60 & 1;
+                                f.s.store.slow = seed >> 59 & seed >> 58 & 1;
                                 break;
                         default: {
                                 struct bl_vm fresh = vm(v->name, 512 + (seed >> 30) % 1536, (seed >> 40) % 500);
@@ -1140,22 +1161,33 @@ static void test_anything(void **state)
                 f.s.host.psi_pressure = seed >> 11 & 1;
                 f.s.host.budget_is_ram = seed >> 12 & 1;
                 decide(&f);
+                if (f.plan.pool_to > f.s.store.pool_ready)
+                        assert_true(f.plan.pool_to <= f.s.store.pool_size);
                 for (size_t i = 0; i < f.plan.n; i++) {
                         const struct bl_decision *d = &f.plan.d[i];
                         const struct bl_vm *v = &f.vms[i];
 
-                        assert_int_equal(d->from, v->actual);
+                        assert_int_equal(d->from, d->engine == BL_ENGINE_BALLOON ? v->actual : v->resident);
                         assert_true(bl_explain(&f.plan, &f.s, i, text, sizeof(text)) > 0);
                         assert_true(bl_explain(&f.plan, &f.s, i, text, 20) > 0);
                         assert_true(bl_explain(&f.plan, &f.s, i, NULL, 0) > 0);
                         if (!d->act)
                                 continue;
+                        if (d->engine == BL_ENGINE_PAGEOUT) {
+                                assert_true(d->to < d->from && d->from - d->to <= v->offer[1].takes);
+                                assert_true(d->to >= bl_min(v->reservation, v->limit));
+                                continue;
+                        }
                         if (v->offer[0].grain > 0)
                                 assert_int_equal((d->to - v->offer[0].phase % v->offer[0].grain) % v->offer[0].grain,
                                                  0);
                         if (d->why == BL_WHY_PARK_STUCK)
                                 continue;
                         assert_true(d->to != v->target);
+                        if (d->why == BL_WHY_STOP_STORE) {
+                                assert_true(d->to > v->target && d->to <= v->max);
+                                continue;
+                        }
                         if (d->why == BL_WHY_STOP_REQUEST) {
                                 assert_true(v->actual <= v->limit);
                                 assert_true(d->to > v->target);
@@ -1266,6 +1298,223 @@ static void test_clear(void **state)
         assert_null(bl_policy_free(NULL));
 }
 
+/* A guest of 1100 MiB that uses 1000 and has 1 GiB of swap on a store with plenty of room. */
+static struct bl_vm *on_store(struct fixture *f, const char *name)
+{
+        struct bl_vm v = vm(name, 1100, 60);
+
+        v.stats.source = BL_STATS_AGENT;
+        v.stats.swap_total = v.stats.swap_free = BL_GIB;
+        v.stats.swap_in = v.stats.psi_some = 0;
+        v.store =
+                (struct bl_vm_store){.on = true, .size = BL_GIB, .limit = BL_UNSET, .ratio = 3000, .ratio_known = true};
+        f->s.store = (struct bl_store_state){.there = true,
+                                             .pool_size = 4 * BL_GIB,
+                                             .pool_ready = 2 * BL_GIB,
+                                             .headroom = 2 * BL_GIB,
+                                             .room = 8 * BL_GIB};
+        return add(f, v);
+}
+
+static void test_store_press(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = on_store(&f, "web1");
+        decide(&f);
+        /* 462 are missing, for which it would have to swap 660; half of what it uses, and a little, stays */
+        expect(&f, 0, BL_WHY_TAKE_SOFT,
+               "takes 528 MiB from web1 (1.1 GiB to 572 MiB): host is soft, 600 MiB free of a 1.0 GiB goal; web1 needs "
+               "1.1 GiB and swaps what it lacks into the store, which takes 2.0 GiB at once");
+        assert_in_range(f.plan.unmet / BL_MIB, 85, 95);
+
+        /* at most half of the headroom a step, less what is under way */
+        f.s.store.headroom = 200 * BL_MIB;
+        decide(&f);
+        assert_in_range((f.plan.d[0].from - f.plan.d[0].to) / BL_MIB, 80, 100);
+        v->target = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        f.s.at += 20 * BL_MSEC;
+        decide(&f);
+        assert_false(f.plan.d[0].act);
+        teardown(&f);
+}
+
+static void test_store_skips(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = on_store(&f, "web1");
+        v->store.ratio = 9000;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_INCOMPRESSIBLE,
+               "leaves web1 alone: it would have to swap, and its last pages shrank to 90 % only");
+        v->store.ratio_known = false;
+        decide(&f);
+        assert_int_equal(f.plan.d[0].why, BL_WHY_TAKE_SOFT);
+        f.s.store.slow = true;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_STORE_SLOW, "leaves web1 alone: the store that it swaps on does not keep up");
+        f.s.store.slow = false;
+        f.s.store.there = false;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_STORE_SLOW, "leaves web1 alone: the store that it swaps on does not answer");
+        f.s.store.there = true;
+        f.s.store.room = 50 * BL_MIB;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_STORE_FULL,
+               "leaves web1 alone: it swaps on the store, which has room for 50 MiB in all");
+        f.s.store.room = 8 * BL_GIB;
+        v->store.used = v->store.size;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_STORE_FULL, "leaves web1 alone: its swap of 1.0 GiB is full");
+        v->store.used = 0;
+        v->store.limit = v->store.stored = 100 * BL_MIB;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_STORE_FULL, "leaves web1 alone: it has all of its limit of 100 MiB in the store");
+        v->store.limit = BL_UNSET;
+        v->store.held = 300 * BL_MIB;
+        v->store.leaving = true;
+        v->stats.available = 300 * BL_MIB;
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_DRAINING,
+               "leaves web1 alone: what the store holds of it is being brought back, 300 MiB are there still");
+        teardown(&f);
+}
+
+/* Told to give, and then the store takes no more. */
+static void test_store_stop(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 600);
+        v = on_store(&f, "web1");
+        decide(&f);
+        v->target = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        v->actual -= 100 * BL_MIB;
+        f.s.store.slow = true;
+        later(&f, 100 * BL_MSEC);
+        expect(&f, 0, BL_WHY_STOP_STORE,
+               "puts the target of web1 back to 1000 MiB: the store that it swaps on does not keep up");
+        assert_true(f.plan.d[0].act);
+        assert_int_equal(f.plan.d[0].to, v->actual);
+        teardown(&f);
+}
+
+/* It reads back what it has no room for: it gets memory in steps, and is not pressed to where it was. */
+static void test_thrash(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+        uint64_t kept;
+
+        (void)state;
+        setup(&f, 600);
+        v = on_store(&f, "web1");
+        decide(&f);
+        v->target = v->actual = f.plan.d[0].to;
+        v->target_at = f.s.at;
+        v->stats.actual = v->actual;
+        v->stats.total = v->actual - 40 * BL_MIB;
+        v->stats.available = v->stats.unused = v->stats.caches = 0;
+        v->resident = v->actual + 40 * BL_MIB;
+        v->store.used = v->store.held = 300 * BL_MIB;
+        v->stats.swap_free = v->stats.swap_total - v->store.used;
+        f.s.host.free = 1100 * BL_MIB;
+        later(&f, BL_SEC);
+        assert_false(f.plan.d[0].act);
+        v->stats.swap_in += 40 * BL_MIB;
+        later(&f, BL_SEC);
+        expect(&f, 0, BL_WHY_GRANT_THRASH,
+               "gives 44 MiB to web1 (572 MiB to 615 MiB): it reads back what was pressed out of it, with 300 MiB in "
+               "the store");
+        kept = f.plan.d[0].to;
+        assert_true(kept > v->actual + 40 * BL_MIB);
+
+        /* the host is in need again: it is not pressed below what it showed to need */
+        v->target = v->actual = v->stats.actual = kept;
+        v->target_at = f.s.at;
+        v->stats.total = kept - 40 * BL_MIB;
+        v->resident = kept + 40 * BL_MIB;
+        f.s.host.free = 200 * BL_MIB;
+        later(&f, 20 * BL_SEC);
+        assert_false(f.plan.d[0].act);
+        later(&f, 600 * BL_SEC);
+        assert_true(f.plan.d[0].act);
+        teardown(&f);
+}
+
+/* The pool is made ready above hard, within what it may be, and counts as used. */
+static void test_pool_to(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 8000);
+        v = on_store(&f, "web1");
+        v->limit = v->actual;
+        f.s.store.pool_ready = f.s.store.headroom = 0;
+        decide(&f);
+        assert_in_range(f.plan.pool_to / BL_MIB, 900, 1300);
+        f.s.store.pool_size = 256 * BL_MIB;
+        decide(&f);
+        assert_int_equal(f.plan.pool_to, 256 * BL_MIB);
+        /* 640 is the mark of soft */
+        f.s.host.free = 900 * BL_MIB;
+        decide(&f);
+        assert_int_equal(f.plan.pool_to, 256 * BL_MIB);
+        f.s.host.free = 760 * BL_MIB;
+        decide(&f);
+        assert_int_equal(f.plan.pool_to, 64 * BL_MIB);
+        f.s.host.free = 300 * BL_MIB;
+        decide(&f);
+        assert_int_equal(f.plan.pool_to, 0);
+        teardown(&f);
+}
+
+static void test_pageout(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 300);
+        v = add(&f, vm("old", 2048, 1000));
+        v->no_reclaim = BL_RECLAIM_NO_BALLOON;
+        v->offer[BL_ENGINE_BALLOON] = (struct bl_offer){};
+        v->offer[BL_ENGINE_PAGEOUT].takes = 256 * BL_MIB;
+        v->idle_since = f.s.at - 700 * BL_SEC;
+        decide(&f);
+        expect(&f, 0, BL_WHY_TAKE_PAGEOUT,
+               "pages 256 MiB of old out: host is hard, 300 MiB free of a 1.0 GiB goal, and its balloon cannot give "
+               "that");
+        assert_int_equal(f.plan.d[0].engine, BL_ENGINE_PAGEOUT);
+        assert_int_equal(f.plan.d[0].from, v->resident);
+        assert_int_equal(f.plan.d[0].to, v->resident - 256 * BL_MIB);
+        v->offer[BL_ENGINE_PAGEOUT] = (struct bl_offer){.gives = 50 * BL_MIB};
+        decide(&f);
+        expect(&f, 0, BL_WHY_SKIP_REFAULTS, "leaves old alone: it read back what was paged out of it");
+        v->offer[BL_ENGINE_PAGEOUT] = (struct bl_offer){.takes = 256 * BL_MIB};
+        f.s.host.free = 2000 * BL_MIB;
+        decide(&f);
+        expect(&f, 0, BL_WHY_TAKE_IDLE, "pages 16 MiB of old out: it has been idle for 12 min");
+        v->hold = BL_HOLD_ADMIN;
+        decide(&f);
+        assert_int_equal(f.plan.d[0].engine, BL_ENGINE_BALLOON);
+        assert_false(f.plan.d[0].act);
+        teardown(&f);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -1298,6 +1547,12 @@ int main(void)
                 cmocka_unit_test(test_allocation_failures),
                 cmocka_unit_test(test_names),
                 cmocka_unit_test(test_clear),
+                cmocka_unit_test(test_store_press),
+                cmocka_unit_test(test_store_skips),
+                cmocka_unit_test(test_store_stop),
+                cmocka_unit_test(test_thrash),
+                cmocka_unit_test(test_pool_to),
+                cmocka_unit_test(test_pageout),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -205,7 +205,7 @@ static uint64_t floor_of(const struct bl_vm *vm, const struct bl_policy_config *
 {
         struct bl_need n;
 
-        bl_guest_need(vm, c, vm->actual, hard, &n);
+        bl_guest_need(vm, c, vm->actual, bl_or_zero(vm->stats.swap_free), hard, &n);
         return n.floor;
 }
 
