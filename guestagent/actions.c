@@ -4,14 +4,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <ballast/cleanup.h>
 
 #include "guestagent/actions.h"
+#include "guestagent/child.h"
 #include "guestagent/clock.h"
 #include "guestagent/job.h"
 
@@ -36,41 +35,25 @@ uint64_t guest_actions_features(const struct guest_actions *a)
 
 static void reply(struct guest_actions *a, uint64_t id, enum bl_wire_status status, uint64_t took)
 {
-        a->reply = (struct bl_wire_result){.id = id, .status = status, .bytes = BL_UNSET, .took = took};
+        a->reply = (struct bl_wire_result){
+                .id = id,
+                .status = status,
+                .bytes = BL_UNSET,
+                .took = took,
+                .need = BL_UNSET,
+                .have = BL_UNSET,
+        };
         a->reply_due = true;
-}
-
-/* Nothing of the agent's stays open in the child: a port has one opener. */
-static void close_all_but(int fd)
-{
-        for (int i = STDERR_FILENO + 1; i < 256; i++)
-                if (i != fd)
-                        (void)close(i);
-}
-
-/* Whoever needs memory takes it from this process, not from the agent. */
-static void be_humble(void)
-{
-        _cleanup_close_ int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-        sigset_t none;
-
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        (void)setpriority(PRIO_PROCESS, 0, 19);
-        (void)sigemptyset(&none);
-        (void)sigprocmask(SIG_SETMASK, &none, NULL);
-        if (fd >= 0)
-                (void)guest_write_all(fd, "1000", 4);
 }
 
 static _Noreturn void work(const struct guest_actions *a, job_fn fn, struct guest_job *job)
 {
-        struct bl_wire_result result = {.id = a->id};
+        struct bl_wire_result result = {.id = a->id, .need = BL_UNSET, .have = BL_UNSET};
         uint8_t frame[BL_WIRE_HEADER + 64];
         usec_t start = guest_clock(CLOCK_MONOTONIC);
         int n;
 
-        close_all_but(job->out);
-        be_humble();
+        guest_child_begin(job->out, SIGKILL);
         job->until = start + GUEST_SCAN_TIME;
         result.status = fn(job);
         result.bytes = job->given;
@@ -152,6 +135,12 @@ void guest_actions_begin(struct guest_actions *a, const struct bl_wire_action *a
         a->kind = action->kind;
         if (not_before)
                 *not_before = now + gap;
+}
+
+void guest_actions_reply(struct guest_actions *a, const struct bl_wire_result *r)
+{
+        a->reply = *r;
+        a->reply_due = true;
 }
 
 static void end(struct guest_actions *a)

@@ -3,8 +3,8 @@
  * What the host may ask for, and nothing else: the allow-list of
  * include/ballast/wire.h.
  *
- * All but an answer to a ping is done by a short-lived child at nice 19, one at
- * a time, which writes messages into a pipe: hints, and its result as the last.
+ * All but an answer to a ping, and but for swap (swap.h), is done by a short-lived
+ * child at nice 19, one at a time, which writes messages into a pipe: hints, and its result as the last.
  * They are passed on one by one, hints no faster than GUEST_HINTS_RATE, so that
  * statistics and requests never wait for them.  A child that takes longer than
  * GUEST_ACTION_TIME is killed.
@@ -49,6 +49,9 @@ uint64_t guest_actions_features(const struct guest_actions *a);
 
 /* Begins it, or says at once why not. */
 void guest_actions_begin(struct guest_actions *a, const struct bl_wire_action *action, usec_t now);
+
+/* What was begun elsewhere is answered. */
+void guest_actions_reply(struct guest_actions *a, const struct bl_wire_result *r);
 
 /* Who asked is gone: ends what is under way, without a result. */
 void guest_actions_cancel(struct guest_actions *a);

@@ -33,6 +33,7 @@ static const struct row {
         {BL_STAT_BALLOON_DEFLATE, UNIT_BYTES, "balloon deflated"},
         {BL_STAT_PSI_SOME, UNIT_TIME, "some stalled"},
         {BL_STAT_PSI_FULL, UNIT_TIME, "all stalled"},
+        {BL_STAT_ZSWAPPED, UNIT_BYTES, "in zswap"},
 };
 
 static void print_value(FILE *f, enum unit unit, uint64_t v)

@@ -33,6 +33,7 @@ static const struct key meminfo_keys[] = {
         {"Unevictable", BL_STAT_UNEVICTABLE, UNIT_KIB},
         {"Mlocked", BL_STAT_MLOCKED, UNIT_KIB},
         {"Hugetlb", BL_STAT_HUGETLB, UNIT_KIB},
+        {"Zswapped", BL_STAT_ZSWAPPED, UNIT_KIB}, /* Linux 5.19 */
         {NULL},
 };
 
@@ -195,6 +196,7 @@ int guest_reader_open(struct guest_reader *r, const char *root)
         r->meminfo = meminfo;
         r->vmstat = open_below(root, "/proc/vmstat");
         r->psi = open_below(root, "/proc/pressure/memory");
+        r->zswap = open_below(root, "/sys/module/zswap/parameters/enabled");
         r->page = (uint64_t)sysconf(_SC_PAGESIZE);
         return 0;
 }
@@ -204,7 +206,8 @@ void guest_reader_close(struct guest_reader *r)
         bl_closep(&r->meminfo);
         bl_closep(&r->vmstat);
         bl_closep(&r->psi);
-        r->meminfo = r->vmstat = r->psi = -1;
+        bl_closep(&r->zswap);
+        r->meminfo = r->vmstat = r->psi = r->zswap = -1;
 }
 
 /* A balloon that moves, or a program that allocates, can be megabytes further by
@@ -254,6 +257,8 @@ int guest_reader_read(struct guest_reader *r, struct bl_wire_stats *ret)
         /* with psi=0 the file opens and reading it fails: not known */
         if (r->psi >= 0 && (n = read_again(r->psi, r->text, sizeof r->text)) > 0)
                 guest_parse_psi(r->text, (size_t)n, &stats);
+        if (r->zswap >= 0 && read_again(r->zswap, r->text, sizeof r->text) > 0)
+                stats.v[BL_STAT_ZSWAP] = r->text[0] == 'Y';
         if (clock_gettime(CLOCK_BOOTTIME, &up) == 0)
                 stats.v[BL_STAT_UPTIME] = (uint64_t)up.tv_sec * BL_SEC + (uint64_t)up.tv_nsec / 1000;
         *ret = stats;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reads what the agent reports: /proc/meminfo, /proc/vmstat and, from Linux
- * 4.20 on, /proc/pressure/memory.  The files are opened once and read again
+ * Reads what the agent reports: /proc/meminfo, /proc/vmstat, from Linux 4.20 on
+ * /proc/pressure/memory, and whether zswap is on.  The files are opened once and read again
  * from their start, so that a report needs no allocation, no free descriptor
  * and no path.  What a kernel does not have stays BL_UNSET.
  */
@@ -14,6 +14,7 @@ struct guest_reader {
         int meminfo;
         int vmstat; /* -1: not there */
         int psi; /* -1: not there */
+        int zswap; /* is it on; -1: not there */
         uint64_t page; /* bytes */
         int64_t drift; /* bytes by which free memory grew between the two files of the last report */
         char text[16384]; /* one file; vmstat of Linux 6.18 is 4 KiB */
@@ -24,7 +25,7 @@ struct guest_reader {
 int guest_reader_open(struct guest_reader *r, const char *root);
 void guest_reader_close(struct guest_reader *r);
 
-/* One report, all but the sequence number.  -ENODATA: nothing could be read. */
+/* One report, all but the sequence number and swap on the store.  -ENODATA: nothing could be read. */
 int guest_reader_read(struct guest_reader *r, struct bl_wire_stats *ret);
 
 /* The same without pressure and time, for a look in between. */

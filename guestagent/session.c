@@ -23,6 +23,7 @@ void guest_session_init(struct guest_session *s, const struct guest_setup *setup
         guest_link_init(&s->link, setup->transports, setup->n_transports, setup->log);
         guest_watch_init(&s->watch, setup->reader, setup->root);
         guest_actions_init(&s->actions, setup->root);
+        guest_swap_init(&s->swap, setup->root);
         guest_status_init(&s->status, setup->status_file, setup->log);
         bl_wire_entitlement_init(&s->grant);
 }
@@ -30,6 +31,7 @@ void guest_session_init(struct guest_session *s, const struct guest_setup *setup
 void guest_session_end(struct guest_session *s)
 {
         guest_actions_cancel(&s->actions);
+        guest_swap_end(&s->swap);
         guest_link_end(&s->link);
         guest_watch_end(&s->watch);
         guest_status_end(&s->status);
@@ -58,6 +60,7 @@ usec_t guest_session_poll(const struct guest_session *s, struct pollfd ret[_GUES
         else
                 ret[GUEST_POLL_PSI].fd = ret[GUEST_POLL_ALARM].fd = -1;
         wait = bl_min(wait, guest_actions_poll(&s->actions, &ret[GUEST_POLL_ACTION], now));
+        wait = bl_min(wait, guest_swap_poll(&s->swap, &ret[GUEST_POLL_SWAP]));
         wait = bl_min(wait, guest_status_wait(&s->status, now));
         if (guest_link_is_up(&s->link)) {
                 if (s->out_len > 0 || s->blocked)
@@ -72,7 +75,8 @@ static void connected(struct guest_session *s, usec_t now)
 {
         /* what this guest can do may have changed since it booted */
         s->hello.features &= BL_WIRE_FEATURE_PSI;
-        s->hello.features |= BL_WIRE_FEATURE_REQUEST | guest_actions_features(&s->actions);
+        s->hello.features |=
+                BL_WIRE_FEATURE_REQUEST | guest_actions_features(&s->actions) | guest_swap_features(&s->swap);
         s->hello_due = true;
         s->greeted = s->refused = false;
         s->greet_by = now + GUEST_WELCOME_TIME;
@@ -154,6 +158,8 @@ static void send_report(struct guest_session *s, usec_t now)
                 s->pressure_due = s->request_due = false;
                 return;
         }
+        guest_swap_report(&s->swap, &stats);
+        guest_status_swap(&s->status, &stats);
         stats.v[BL_STAT_SEQUENCE] = s->sequence;
         append(&len, bl_wire_encode_stats(&stats, s->out, sizeof s->out));
         /* what is read anyway is a look, too; where the watch has just looked, not another one */
@@ -258,11 +264,26 @@ static void entitlement(struct guest_session *s, const struct bl_wire_frame *f, 
         s->granted_at = now;
 }
 
+static void swap_action(struct guest_session *s, const struct bl_wire_action *a)
+{
+        struct bl_wire_stats memory;
+        struct bl_wire_result r;
+
+        if (guest_reader_glance(s->reader, &memory) < 0)
+                bl_wire_stats_init(&memory); /* then there is no room for anything */
+        guest_swap_begin(&s->swap, a, &memory, &r);
+        guest_actions_reply(&s->actions, &r);
+}
+
 static void action(struct guest_session *s, const struct bl_wire_frame *f, usec_t now)
 {
         struct bl_wire_action a;
 
-        if (bl_wire_decode_action(f, &a) == 0)
+        if (bl_wire_decode_action(f, &a) < 0)
+                return;
+        if (guest_swap_is_action(a.kind))
+                swap_action(s, &a);
+        else
                 guest_actions_begin(&s->actions, &a, now);
 }
 
@@ -349,11 +370,23 @@ static void step_watch(struct guest_session *s, const struct pollfd fds[_GUEST_P
         s->request_due |= (events & GUEST_WATCH_REQUEST) != 0;
 }
 
+/* The host waits for what becomes of it. */
+static void step_swap(struct guest_session *s, usec_t now)
+{
+        guest_swap_step(&s->swap);
+        if (!s->swap.changed)
+                return;
+        s->swap.changed = false;
+        if (s->minor >= 2)
+                s->report_at = bl_min(s->report_at, now);
+}
+
 void guest_session_step(struct guest_session *s, const struct pollfd fds[_GUEST_POLL_MAX], usec_t now)
 {
         step_link(s, fds, now);
         step_watch(s, fds, now);
         guest_actions_step(&s->actions, now);
+        step_swap(s, now);
         send_due(s, now);
         guest_status_step(&s->status, guest_link_name(&s->link), s->grant_known ? &s->grant : NULL, now);
 }

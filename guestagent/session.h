@@ -18,6 +18,7 @@
 #include "guestagent/link.h"
 #include "guestagent/report.h"
 #include "guestagent/status.h"
+#include "guestagent/swap.h"
 #include "guestagent/watch.h"
 
 /* Entitlements come every few seconds (BL_WIRE_GRANT_PERIOD): where they end, what
@@ -30,6 +31,7 @@ enum guest_poll {
         GUEST_POLL_PSI,
         GUEST_POLL_ALARM,
         GUEST_POLL_ACTION,
+        GUEST_POLL_SWAP,
         _GUEST_POLL_MAX,
 };
 
@@ -38,6 +40,7 @@ struct guest_session {
         struct guest_reader *reader;
         struct guest_watch watch;
         struct guest_actions actions;
+        struct guest_swap swap; /* goes on when the host is gone */
         struct guest_status status;
 
         struct bl_wire_hello hello;

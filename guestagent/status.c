@@ -35,7 +35,28 @@ static const struct row {
         {BL_GRANT_COMPRESSED, "compressed", "compressed"},
         {BL_GRANT_SHARED, "shared", "shared"},
         {BL_GRANT_SWAPPED, "swapped", "swapped"},
+        {BL_GRANT_STORE_HELD, "store_held", "held by the store"},
+        {BL_GRANT_STORE_ROOM, "store_room", "room in the store"},
 };
+
+/* Of this guest's own figures. */
+static const struct stat_row {
+        enum bl_wire_stat stat;
+        const char *key;
+        const char *label; /* NULL: not a size */
+} stat_rows[] = {
+        {BL_STAT_STORE_SIZE, "swap_size", "swap there"}, {BL_STAT_STORE_USED, "swap_used", "of it used"},
+        {BL_STAT_STORE_ERROR, "swap_errno", NULL},       {BL_STAT_SWAP_AHEAD, "swap_ahead", "other swap before"},
+        {BL_STAT_ZSWAPPED, "zswapped", "in zswap"},
+};
+
+static const char *const swap_names[_BL_STORE_SWAP_MAX] = {
+        [BL_STORE_SWAP_NONE] = "none",       [BL_STORE_SWAP_PREPARING] = "preparing", [BL_STORE_SWAP_ON] = "on",
+        [BL_STORE_SWAP_LEAVING] = "leaving", [BL_STORE_SWAP_FAILED] = "failed",       [BL_STORE_SWAP_OFF] = "off",
+};
+
+/* What is used changes all the time: it is written when it changed by this. */
+#define USED_STEP (4 * BL_MIB)
 
 /* --- writing ---------------------------------------------------------------- */
 
@@ -64,10 +85,37 @@ static void add_name(struct text *t, const char *key, const char *name)
                 add(t, "  \"%s\": null,\n", key);
 }
 
-static void build(struct text *t, const char *transport, const struct bl_wire_entitlement *grant)
+static void add_number(struct text *t, const char *key, uint64_t v)
+{
+        if (v == BL_UNSET)
+                add(t, ",\n  \"%s\": null", key);
+        else
+                add(t, ",\n  \"%s\": %" PRIu64, key, v);
+}
+
+static const char *truth(uint64_t v)
+{
+        return v == BL_UNSET ? "null" : v ? "true" : "false";
+}
+
+static void add_swap(struct text *t, const struct bl_wire_stats *s)
+{
+        uint64_t state = s->v[BL_STAT_STORE_STATE];
+
+        if (state < _BL_STORE_SWAP_MAX)
+                add(t, ",\n  \"swap_state\": \"%s\"", swap_names[state]);
+        else
+                add(t, ",\n  \"swap_state\": null");
+        for (size_t i = 0; i < sizeof stat_rows / sizeof stat_rows[0]; i++)
+                add_number(t, stat_rows[i].key, s->v[stat_rows[i].stat]);
+        add(t, ",\n  \"zswap\": %s", truth(s->v[BL_STAT_ZSWAP]));
+}
+
+static void build(struct text *t, const char *transport, const struct bl_wire_entitlement *grant,
+                  const struct bl_wire_stats *swap)
 {
         struct bl_wire_entitlement none;
-        uint64_t state, managed;
+        uint64_t state;
 
         bl_wire_entitlement_init(&none);
         t->len = 0;
@@ -78,17 +126,11 @@ static void build(struct text *t, const char *transport, const struct bl_wire_en
         if (!grant)
                 grant = &none;
         state = grant->v[BL_GRANT_STATE];
-        managed = grant->v[BL_GRANT_MANAGED];
         add_name(t, "host_state", state < sizeof state_names / sizeof state_names[0] ? state_names[state] : NULL);
-        add(t, "  \"managed\": %s", managed == BL_UNSET ? "null" : managed ? "true" : "false");
-        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-                uint64_t v = grant->v[rows[i].grant];
-
-                if (v == BL_UNSET)
-                        add(t, ",\n  \"%s\": null", rows[i].key);
-                else
-                        add(t, ",\n  \"%s\": %" PRIu64, rows[i].key, v);
-        }
+        add(t, "  \"managed\": %s", truth(grant->v[BL_GRANT_MANAGED]));
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+                add_number(t, rows[i].key, grant->v[rows[i].grant]);
+        add_swap(t, swap);
         add(t, "\n}\n");
 }
 
@@ -130,6 +172,24 @@ static int replace(const char *path, const struct text *t)
 void guest_status_init(struct guest_status *s, const char *path, void (*log)(const char *text))
 {
         *s = (struct guest_status){.path = path, .log = log, .due = true};
+        bl_wire_stats_init(&s->swap);
+}
+
+static bool is_news(enum bl_wire_stat stat, uint64_t was, uint64_t now)
+{
+        if (was == BL_UNSET || now == BL_UNSET || (stat != BL_STAT_STORE_USED && stat != BL_STAT_ZSWAPPED))
+                return was != now;
+        return bl_distance(was, now) >= USED_STEP || (now == 0 && was != 0);
+}
+
+void guest_status_swap(struct guest_status *s, const struct bl_wire_stats *stats)
+{
+        for (enum bl_wire_stat stat = BL_STAT_STORE_STATE; stat <= BL_STAT_ZSWAPPED; stat++)
+                if (is_news(stat, s->swap.v[stat], stats->v[stat])) {
+                        s->swap = *stats;
+                        s->due = true;
+                        return;
+                }
 }
 
 void guest_status_step(struct guest_status *s, const char *transport, const struct bl_wire_entitlement *grant,
@@ -142,7 +202,7 @@ void guest_status_step(struct guest_status *s, const char *transport, const stru
                 return;
         s->due = false;
         s->next_at = now + GUEST_STATUS_GAP;
-        build(&t, transport, grant);
+        build(&t, transport, grant, &s->swap);
         r = replace(s->path, &t);
         if (r < 0 && !s->failed) {
                 char text[256];
@@ -203,6 +263,41 @@ static void print_row(FILE *f, const char *label, const char *value)
         (void)fprintf(f, "%-17s %s\n", label, value[0] ? value : "not known");
 }
 
+static void print_size(FILE *f, const char *label, uint64_t v)
+{
+        char word[64] = "";
+
+        if (v != BL_UNSET)
+                (void)snprintf(word, sizeof word, "%" PRIu64 ".%" PRIu64 " MiB", v / BL_MIB, v % BL_MIB * 10 / BL_MIB);
+        print_row(f, label, word);
+}
+
+/* What there is to say of it; in most guests nothing. */
+static void print_swap(FILE *f, const char *text)
+{
+        uint64_t error = find_number(text, "swap_errno");
+        uint64_t ahead = find_number(text, "swap_ahead");
+        char word[64], zswap[8];
+
+        find_word(text, "swap_state", word, sizeof word);
+        if (!word[0] || strcmp(word, "none") == 0)
+                return;
+        print_row(f, "swap on the store", word);
+        for (size_t i = 0; i < sizeof stat_rows / sizeof stat_rows[0]; i++) {
+                uint64_t v = find_number(text, stat_rows[i].key);
+
+                if (stat_rows[i].label && v != BL_UNSET)
+                        print_size(f, stat_rows[i].label, v);
+        }
+        if (error != BL_UNSET)
+                (void)fprintf(f, "warning: the last that was asked of it failed: %s\n", strerror((int)error));
+        if (ahead != BL_UNSET && ahead > 0)
+                (void)fprintf(f, "warning: other swap of the same or a higher priority fills first\n");
+        find_word(text, "zswap", zswap, sizeof zswap);
+        if (strcmp(zswap, "true") == 0)
+                (void)fprintf(f, "warning: zswap takes pages before the store does; zswap.enabled=0 ends that\n");
+}
+
 static void print_people(FILE *f, const char *text)
 {
         uint64_t at = find_number(text, "at_us");
@@ -217,14 +312,16 @@ static void print_people(FILE *f, const char *text)
         for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
                 uint64_t v = find_number(text, rows[i].key);
 
+                if (rows[i].grant != BL_GRANT_SHARES) {
+                        print_size(f, rows[i].label, v);
+                        continue;
+                }
                 word[0] = '\0';
-                if (v != BL_UNSET && rows[i].grant == BL_GRANT_SHARES)
+                if (v != BL_UNSET)
                         (void)snprintf(word, sizeof word, "%" PRIu64, v);
-                else if (v != BL_UNSET)
-                        (void)snprintf(word, sizeof word, "%" PRIu64 ".%" PRIu64 " MiB", v / BL_MIB,
-                                       v % BL_MIB * 10 / BL_MIB);
                 print_row(f, rows[i].label, word);
         }
+        print_swap(f, text);
         if (at != BL_UNSET)
                 (void)fprintf(f, "%-17s %" PRIu64 " s ago\n", "since",
                               bl_sub_sat(guest_clock(CLOCK_BOOTTIME), at) / BL_SEC);

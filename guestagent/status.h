@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the host grants this guest, for its administrator: the agent keeps it in
- * a small JSON file, `ballast-agent status` prints that.
+ * What the host grants this guest, and how its swap on the host's store stands, for its
+ * administrator: the agent keeps it in a small JSON file, `ballast-agent status` prints that.
  */
 #ifndef BALLAST_GUEST_STATUS_H
 #define BALLAST_GUEST_STATUS_H
@@ -19,9 +19,13 @@ struct guest_status {
         bool failed; /* could not be written, and that has been said */
         bool due; /* there is something new */
         usec_t next_at; /* written again, not before */
+        struct bl_wire_stats swap; /* of it the part that is about the store; as written, or to be */
 };
 
 void guest_status_init(struct guest_status *s, const char *path, void (*log)(const char *text));
+
+/* How swap on the store stands; of small changes nothing is written. */
+void guest_status_swap(struct guest_status *s, const struct bl_wire_stats *stats);
 
 /* Writes what is new, at once or when its time comes.  `transport` NULL: no
  * host; `grant` NULL: the host has said nothing. */

@@ -67,6 +67,7 @@ struct bl_agent {
         struct bl_wire_action action; /* its id counts up */
         struct bl_wire_entitlement grant, sent;
         struct news news;
+        struct bl_wire_stats figures; /* the last that were handed on */
         uint64_t sequence;
         int64_t tokens; /* bytes of work left; below 0: a debt */
         usec_t tokens_at;
@@ -157,6 +158,7 @@ static bool give_stats(struct bl_agent *a)
                 a->n.lost = bl_add_sat(a->n.lost, sequence - a->sequence - 1);
         a->have_sequence = sequence != BL_UNSET;
         a->sequence = sequence;
+        a->figures = *w;
         if (!a->handlers->stats)
                 return true;
         bl_agent_convert(w, a->news.stats_at, a->period, &s);
@@ -573,6 +575,8 @@ static bool end_action(struct bl_agent *a, usec_t now)
                 .status = BL_RESULT_FAILED,
                 .bytes = BL_UNSET,
                 .took = BL_UNSET,
+                .need = BL_UNSET,
+                .have = BL_UNSET,
         };
 
         if (!a->acting || now < a->action_end)
@@ -670,6 +674,7 @@ int bl_agent_open(sd_event *e, int fd, const struct bl_agent_handlers *h, void *
         a->timer_at = a->pause_end = BL_UNSET;
         bl_wire_entitlement_init(&a->grant);
         a->sent = a->grant;
+        bl_wire_stats_init(&a->figures);
         a->tokens = (int64_t)BL_AGENT_BURST;
         r = sd_event_now(e, CLOCK_MONOTONIC, &a->tokens_at);
         if (r >= 0)
@@ -721,6 +726,10 @@ static uint64_t feature_for(uint64_t kind)
                 return BL_WIRE_FEATURE_COMPACT;
         case BL_ACTION_HINTS:
                 return BL_WIRE_FEATURE_HINTS;
+        case BL_ACTION_SWAP_ON:
+        case BL_ACTION_SWAP_OFF:
+        case BL_ACTION_SWAP_GIVE:
+                return BL_WIRE_FEATURE_SWAP;
         default:
                 return BL_UNSET;
         }
@@ -755,6 +764,11 @@ int bl_agent_act(struct bl_agent *a, const struct bl_wire_action *action)
 bool bl_agent_is_up(const struct bl_agent *a)
 {
         return a->up;
+}
+
+const struct bl_wire_stats *bl_agent_figures(const struct bl_agent *a)
+{
+        return &a->figures;
 }
 
 const struct bl_agent_counters *bl_agent_counters(const struct bl_agent *a)

@@ -65,7 +65,8 @@ struct bl_agent_handlers {
 
         /* What came of bl_agent_act: `status` BL_RESULT_FAILED also when the
          * guest has not answered within BL_AGENT_ACTION_LIMIT.  Not called for
-         * an action that is under way when the stream ends. */
+         * an action that is under way when the stream ends.  Those of swap are
+         * answered when they are begun; how they go on, bl_agent_figures says. */
         void (*result)(struct bl_agent *a, enum bl_wire_action_kind kind, const struct bl_wire_result *r,
                        void *userdata);
 
@@ -108,6 +109,11 @@ void bl_agent_set_entitlement(struct bl_agent *a, const struct bl_wire_entitleme
  * under way; -ENOTCONN: it has not said hello; -EOPNOTSUPP: it did not claim
  * the feature that this needs, or is of minor version 0; -ENOMEM. */
 int bl_agent_act(struct bl_agent *a, const struct bl_wire_action *action);
+
+/* All that the last statistics said that the handler `stats` was called for, as it was said: for what struct
+ * bl_guest_stats has no place for (BL_STAT_STORE_...).  Nothing of it is checked: enums may be beyond what is known
+ * here.  All BL_UNSET before the first. */
+const struct bl_wire_stats *bl_agent_figures(const struct bl_agent *a);
 
 /* Has it said hello, in our major version? */
 bool bl_agent_is_up(const struct bl_agent *a);

@@ -52,6 +52,9 @@ enum result_tag {
         RESULT_STATUS = 2,
         RESULT_BYTES = 3,
         RESULT_TOOK = 4,
+        RESULT_SPARED = 5, /* a text in the stored stream of an imagined newer version: never used */
+        RESULT_NEED = 6,
+        RESULT_HAVE = 7,
         _RESULT_MAX,
 };
 
@@ -412,11 +415,18 @@ int bl_wire_decode_request(const struct bl_wire_frame *f, struct bl_wire_request
         return 0;
 }
 
+static int result_field(void *message, const struct bl_wire_field *f)
+{
+        return f->tag == RESULT_SPARED ? 0 : numbers_field(message, f);
+}
+
 int bl_wire_decode_result(const struct bl_wire_frame *f, struct bl_wire_result *ret)
 {
         uint64_t v[_RESULT_MAX];
-        int r = decode_numbers(f, BL_WIRE_RESULT, v, _RESULT_MAX);
+        int r;
 
+        unset(v, _RESULT_MAX);
+        r = decode(f, BL_WIRE_RESULT, result_field, &(struct numbers){.v = v, .n = _RESULT_MAX});
         if (r < 0)
                 return r;
         if (v[RESULT_ID] == BL_UNSET || v[RESULT_STATUS] == BL_UNSET)
@@ -426,6 +436,8 @@ int bl_wire_decode_result(const struct bl_wire_frame *f, struct bl_wire_result *
                 .status = v[RESULT_STATUS],
                 .bytes = v[RESULT_BYTES],
                 .took = v[RESULT_TOOK],
+                .need = v[RESULT_NEED],
+                .have = v[RESULT_HAVE],
         };
         return 0;
 }
@@ -693,10 +705,9 @@ int bl_wire_encode_hints(const struct bl_wire_hints *m, void *buf, size_t size)
 int bl_wire_encode_result(const struct bl_wire_result *m, void *buf, size_t size)
 {
         uint64_t v[_RESULT_MAX] = {
-                [RESULT_ID] = m->id,
-                [RESULT_STATUS] = m->status,
-                [RESULT_BYTES] = m->bytes,
-                [RESULT_TOOK] = m->took,
+                [RESULT_ID] = m->id,     [RESULT_STATUS] = m->status, [RESULT_BYTES] = m->bytes,
+                [RESULT_TOOK] = m->took, [RESULT_SPARED] = BL_UNSET,  [RESULT_NEED] = m->need,
+                [RESULT_HAVE] = m->have,
         };
 
         return encode_numbers(BL_WIRE_RESULT, v, _RESULT_MAX, buf, size);

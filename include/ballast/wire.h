@@ -78,7 +78,7 @@
 #include <ballast/units.h>
 
 #define BL_WIRE_MAJOR 1
-#define BL_WIRE_MINOR 1
+#define BL_WIRE_MINOR 2
 
 #define BL_WIRE_HEADER    16U
 #define BL_WIRE_FRAME_MAX 4096U
@@ -117,6 +117,7 @@ enum bl_wire_type {
 #define BL_WIRE_FEATURE_HINTS   (UINT64_C(1) << 2) /* it can read /proc/kpageflags */
 #define BL_WIRE_FEATURE_TRIM    (UINT64_C(1) << 3) /* it can give clean cache back gently */
 #define BL_WIRE_FEATURE_COMPACT (UINT64_C(1) << 4) /* it can compact its memory */
+#define BL_WIRE_FEATURE_SWAP    (UINT64_C(1) << 5) /* it can switch swap on the host's store on and off (minor 2) */
 
 /* Texts are NUL-terminated printable ASCII. */
 struct bl_wire_hello {
@@ -165,8 +166,31 @@ enum bl_wire_stat {
         BL_STAT_BALLOON_DEFLATE = 21,
         BL_STAT_PSI_SOME = 22, /* memory, total=; Linux 4.20 */
         BL_STAT_PSI_FULL = 23,
+        /* from minor version 2 on: its swap on the host's store, whatever came of the actions that asked for it */
+        BL_STAT_STORE_STATE = 24, /* enum bl_wire_store_state */
+        BL_STAT_STORE_SIZE = 25, /* of the swap area; absent while there is none */
+        BL_STAT_STORE_USED = 26, /* slots in use, as /proc/swaps has it: those that are cached in memory too count */
+        BL_STAT_STORE_ERROR = 27, /* errno of what failed last; absent: nothing did */
+        BL_STAT_SWAP_AHEAD =
+                28, /* size of other swap areas of the same or a higher priority: they fill before the store */
+        BL_STAT_ZSWAP = 29, /* 1: the guest's own zswap is on, which compresses before the store can deduplicate */
+        BL_STAT_ZSWAPPED = 30, /* Zswapped: bytes of pages in it */
         _BL_STAT_MAX,
 };
+
+/* How it stands with the swap disk of serial BL_WIRE_STORE_SERIAL. */
+enum bl_wire_store_state {
+        BL_STORE_SWAP_NONE = 0, /* no such disk, or it is not used */
+        BL_STORE_SWAP_PREPARING = 1, /* found; it is discarded and formatted */
+        BL_STORE_SWAP_ON = 2,
+        BL_STORE_SWAP_LEAVING = 3, /* swapoff is under way, paced */
+        BL_STORE_SWAP_FAILED = 4, /* see BL_STAT_STORE_ERROR; it is tried again when asked again */
+        BL_STORE_SWAP_OFF = 5, /* the disk is there and free of content: it may be unplugged */
+        _BL_STORE_SWAP_MAX,
+};
+
+/* The virtio disk's serial, by which the agent finds it (at most 20 bytes: VIRTIO_BLK_ID_BYTES). */
+#define BL_WIRE_STORE_SERIAL "ballast-swap"
 
 /* Indexed by tag; BL_UNSET: not known.  [0] is never used. */
 struct bl_wire_stats {
@@ -226,6 +250,7 @@ enum bl_wire_status {
         BL_RESULT_UNKNOWN = 2, /* this agent or kernel cannot do that */
         BL_RESULT_BUSY = 3, /* another one is under way, or it came too soon after the last */
         BL_RESULT_FAILED = 4,
+        BL_RESULT_NO_ROOM = 5, /* minor 2: it would not fit into the guest's memory; `need` and `have` tell */
         _BL_RESULT_MAX,
 };
 
@@ -234,6 +259,9 @@ struct bl_wire_result {
         uint64_t status; /* tag 2, must be there */
         uint64_t bytes; /* tag 3: so much was given back or hinted; absent: BL_UNSET */
         uint64_t took; /* tag 4, usec; absent: BL_UNSET */
+        /* from minor version 2 on */
+        uint64_t need; /* tag 6: bytes that it would take; absent: BL_UNSET */
+        uint64_t have; /* tag 7: bytes that there are for it; absent: BL_UNSET */
 };
 
 /* What the host grants the guest, and what it holds of it: for the guest's
@@ -252,18 +280,30 @@ enum bl_wire_grant {
         BL_GRANT_SWAPPED = 10, /* of it swapped out by the host's kernel */
         BL_GRANT_STATE = 11, /* of the host: 0 high, 1 clear, 2 soft, 3 hard, 4 low */
         BL_GRANT_MANAGED = 12, /* 1: Ballast moves its balloon */
+        BL_GRANT_STORE_HELD =
+                13, /* minor 2: of its swapped pages, uncompressed, in the host's store (COMPRESSED: what they cost) */
+        BL_GRANT_STORE_ROOM = 14, /* minor 2: so much more the store has room for, for this guest, uncompressed */
         _BL_GRANT_MAX,
 };
 struct bl_wire_entitlement {
         uint64_t v[_BL_GRANT_MAX]; /* indexed by tag; [0] is never used */
 };
 
-/* The short list of what a host may ask of a guest.  None of them can harm it. */
+/* The short list of what a host may ask of a guest.  None of them can harm it.  Actions that a reader does not
+ * know are answered with UNKNOWN. */
 enum bl_wire_action_kind {
         BL_ACTION_PING = 1, /* answer; tells the round trip */
         BL_ACTION_TRIM = 2, /* give up to `bytes` of clean cache back, gently (memory.reclaim), never by drop_caches */
         BL_ACTION_COMPACT = 3, /* compact, so that an inflation returns whole huge pages */
         BL_ACTION_HINTS = 4, /* send hints, of up to `bytes` bytes of messages */
+        /* From minor version 2 on.  These three are answered as soon as they are begun (DONE: begun, or there was
+         * nothing to do); how they go on, the statistics tell. */
+        BL_ACTION_SWAP_ON =
+                5, /* find the disk BL_WIRE_STORE_SERIAL, discard, format and swap on it, before other swap */
+        BL_ACTION_SWAP_OFF = 6, /* bring everything back and leave it; NO_ROOM when it would not fit */
+        BL_ACTION_SWAP_GIVE = 7, /* give slots back that it does not need: freed but not discarded, or cached in
+                                  * memory too.  Linux can do that for all of them only, by leaving and coming
+                                  * back: so as SWAP_OFF, NO_ROOM too; `bytes` is what the host hopes for */
         _BL_ACTION_MAX,
 };
 

@@ -244,6 +244,7 @@ struct heard {
         struct bl_wire_pressure pressure;
         struct bl_wire_result result;
         uint64_t available;
+        struct bl_wire_stats figures; /* the last */
 };
 
 static struct heard hear(struct way *w)
@@ -270,6 +271,7 @@ static struct heard hear(struct way *w)
                                 h.first_sequence = s.v[BL_STAT_SEQUENCE];
                         h.sequence = s.v[BL_STAT_SEQUENCE];
                         h.available = s.v[BL_STAT_MEM_AVAILABLE];
+                        h.figures = s;
                         break;
                 case BL_WIRE_REQUEST:
                         assert_int_equal(h.last, BL_WIRE_STATS); /* fresh figures go before it */
@@ -799,6 +801,98 @@ static int status_is(bool json, char **ret_text, const char **ret_why)
         return r;
 }
 
+static void until_swap_idle(void)
+{
+        for (int i = 0; i < 5000 && session.swap.child > 0; i++) {
+                (void)usleep(1000);
+                run(0);
+        }
+        assert_int_equal(session.swap.child, 0);
+}
+
+/* Swap on the store is answered at once, and what becomes of it is told at once, whatever the period. */
+static void test_swap(void **state)
+{
+        struct bl_wire_welcome w = {.major = BL_WIRE_MAJOR, .minor = 2, .period = 60 * BL_SEC};
+        struct bl_wire_entitlement e;
+        _cleanup_free_ char *people = NULL, *json = NULL;
+        const char *why = NULL;
+        uint8_t buf[256];
+        struct heard h;
+
+        (void)state;
+        put_file("/proc/swaps", "Filename Type Size Used Priority\n");
+        guest_swap_end(&session.swap);
+        guest_swap_init(&session.swap, dir);
+        port.exists = true;
+        until_swap_idle();
+        run(0);
+        assert_true(hear(&port).hello.features & BL_WIRE_FEATURE_SWAP);
+        say_frame(&port, buf, bl_wire_encode_welcome(&w, buf, sizeof buf));
+        run(BL_SEC);
+        (void)hear(&port);
+        act(&port, 5, BL_ACTION_SWAP_ON, BL_UNSET);
+        run(0);
+        until_swap_idle();
+        run(0);
+        h = hear(&port);
+        assert_int_equal(h.results, 1);
+        assert_true(h.result.id == 5 && h.result.status == BL_RESULT_DONE && h.result.need == BL_UNSET);
+        assert_int_equal(h.stats, 2); /* it has begun, and ended */
+        assert_int_equal(h.figures.v[BL_STAT_STORE_STATE], BL_STORE_SWAP_NONE);
+        assert_int_equal(h.figures.v[BL_STAT_STORE_ERROR], ENODEV);
+        bl_wire_entitlement_init(&e);
+        e.v[BL_GRANT_STORE_HELD] = 33 * BL_MIB;
+        entitle(&port, &e);
+        run(2 * BL_SEC);
+        assert_int_equal(status_is(false, &people, &why), 0);
+        assert_non_null(strstr(people, "held by the store 33.0 MiB\n"));
+        assert_null(strstr(people, "swap on the store")); /* there is none to speak of */
+        assert_int_equal(status_is(true, &json, &why), 0);
+        assert_non_null(strstr(json, "\"swap_state\": \"none\",\n"));
+        assert_non_null(strstr(json, "\"swap_errno\": 19,\n"));
+        assert_non_null(strstr(json, "\"zswap\": null\n}\n"));
+}
+
+/* What an administrator is to see, from figures as they may come. */
+static void test_status_of_swap(void **state)
+{
+        struct bl_wire_entitlement e;
+        struct bl_wire_stats s;
+        _cleanup_free_ char *people = NULL;
+        const char *why = NULL;
+
+        (void)state;
+        settle_on_port();
+        bl_wire_entitlement_init(&e);
+        entitle(&port, &e);
+        run(2 * BL_SEC);
+        bl_wire_stats_init(&s);
+        s.v[BL_STAT_STORE_STATE] = BL_STORE_SWAP_ON;
+        s.v[BL_STAT_STORE_SIZE] = 640 * BL_MIB;
+        s.v[BL_STAT_STORE_USED] = 100 * BL_MIB;
+        s.v[BL_STAT_STORE_ERROR] = ENOMEM;
+        s.v[BL_STAT_SWAP_AHEAD] = 64 * BL_MIB;
+        s.v[BL_STAT_ZSWAP] = 1;
+        guest_status_swap(&session.status, &s);
+        guest_status_step(&session.status, "port", &e, now + BL_SEC);
+        assert_int_equal(status_is(false, &people, &why), 0);
+        assert_non_null(strstr(people, "swap on the store on\n"));
+        assert_non_null(strstr(people, "swap there        640.0 MiB\n"));
+        assert_non_null(strstr(people, "of it used        100.0 MiB\n"));
+        assert_non_null(strstr(people, "Cannot allocate memory\n"));
+        assert_non_null(strstr(people, "warning: other swap"));
+        assert_non_null(strstr(people, "warning: zswap"));
+        /* a little more is no news, nothing at all is */
+        assert_false(session.status.due);
+        s.v[BL_STAT_STORE_USED] += BL_MIB;
+        guest_status_swap(&session.status, &s);
+        assert_false(session.status.due);
+        s.v[BL_STAT_STORE_USED] = 0;
+        guest_status_swap(&session.status, &s);
+        assert_true(session.status.due);
+}
+
 static void test_status(void **state)
 {
         struct bl_wire_entitlement e;
@@ -829,7 +923,7 @@ static void test_status(void **state)
         assert_non_null(strstr(people, "compressed        not known\n"));
         assert_int_equal(status_is(true, &json, &why), 0);
         assert_non_null(strstr(json, "\"max\": 4294967296,\n"));
-        assert_non_null(strstr(json, "\"swapped\": null\n}"));
+        assert_non_null(strstr(json, "\"swapped\": null,\n"));
         assert_int_equal(stat(session.status.path, &st), 0);
         assert_int_equal(st.st_mode & 0777, 0644);
         /* the same again is not written again */
@@ -925,6 +1019,8 @@ int main(void)
                 world_test(test_rest),
                 world_test(test_ping),
                 world_test(test_not_obeyed),
+                world_test(test_swap),
+                world_test(test_status_of_swap),
                 world_test(test_status),
                 world_test(test_status_rate),
                 world_test(test_status_spoilt),

@@ -462,9 +462,16 @@ KIND(action)
 
 static const struct bl_wire_pressure a_pressure = {.stall = 70 * BL_MSEC, .window = BL_SEC, .full = 1};
 static const struct bl_wire_request a_request = {.bytes = BL_GIB, .urgency = BL_URGENCY_STOP, .deadline = 5};
-static const struct bl_wire_result a_result = {.id = 7, .status = BL_RESULT_PARTLY, .bytes = 3, .took = 4};
+static const struct bl_wire_result a_result = {
+        .id = 7,
+        .status = BL_RESULT_NO_ROOM,
+        .bytes = 3,
+        .took = 4,
+        .need = 5,
+        .have = 6,
+};
 static const struct bl_wire_entitlement a_grant = {
-        .v = {BL_UNSET, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12},
+        .v = {BL_UNSET, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14},
 };
 static const struct bl_wire_action an_action = {.id = UINT64_MAX - 1, .kind = BL_ACTION_TRIM, .bytes = 9};
 
@@ -477,8 +484,8 @@ static const struct {
 } kinds[] = {
         {&a_pressure, sizeof a_pressure, encode_pressure, decode_pressure, 16 + 3 * 12},
         {&a_request, sizeof a_request, encode_request, decode_request, 16 + 3 * 12},
-        {&a_result, sizeof a_result, encode_result, decode_result, 16 + 4 * 12},
-        {&a_grant, sizeof a_grant, encode_entitlement, decode_entitlement, 16 + 12 * 12},
+        {&a_result, sizeof a_result, encode_result, decode_result, 16 + 6 * 12},
+        {&a_grant, sizeof a_grant, encode_entitlement, decode_entitlement, 16 + 14 * 12},
         {&an_action, sizeof an_action, encode_action, decode_action, 16 + 3 * 12},
 };
 #define N_KINDS (sizeof kinds / sizeof kinds[0])
@@ -549,6 +556,7 @@ static void test_absent_1_1(void **state)
         f.type = BL_WIRE_RESULT;
         assert_int_equal(bl_wire_decode_result(&f, &r), 0);
         assert_true(r.id == 5 && r.status == 1 && r.bytes == BL_UNSET && r.took == BL_UNSET);
+        assert_true(r.need == BL_UNSET && r.have == BL_UNSET);
         f.type = BL_WIRE_ACTION;
         assert_int_equal(bl_wire_decode_action(&f, &a), 0);
         assert_true(a.id == 5 && a.kind == 1 && a.bytes == BL_UNSET);
@@ -940,12 +948,85 @@ static void test_stored_host_1_1(void **state)
         assert_int_equal(e.v[BL_GRANT_SWAPPED], 30 * BL_MIB);
         assert_int_equal(e.v[BL_GRANT_STATE], 2);
         assert_int_equal(e.v[BL_GRANT_MANAGED], 1);
-        for (uint64_t kind = BL_ACTION_PING; kind < _BL_ACTION_MAX; kind++) {
+        assert_int_equal(e.v[BL_GRANT_STORE_HELD], BL_UNSET);
+        for (uint64_t kind = BL_ACTION_PING; kind <= BL_ACTION_HINTS; kind++) {
                 struct bl_wire_action a;
 
                 assert_int_equal(bl_wire_next(&it, &f), 1);
                 assert_int_equal(bl_wire_decode_action(&f, &a), 0);
                 assert_true(a.id == kind && a.kind == kind && a.bytes == bytes[kind - 1]);
+        }
+        assert_int_equal(bl_wire_next(&it, &f), 0);
+        assert_int_equal(it.pos, n);
+}
+
+/* Swap on the store: figures, a failure, and what there is no room for. */
+static void test_stored_1_2(void **state)
+{
+        uint8_t buf[BL_WIRE_FRAME_MAX];
+        size_t n = load_hex("agent-1.2", buf, sizeof buf);
+        struct bl_wire_iter it;
+        struct bl_wire_frame f;
+        struct bl_wire_hello hello;
+        struct bl_wire_stats s;
+        struct bl_wire_result r;
+
+        (void)state;
+        bl_wire_iter_init(&it, buf, n);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_hello(&f, &hello), 0);
+        assert_true(hello.minor == 2 && hello.features == 0x3f);
+        assert_true(hello.features & BL_WIRE_FEATURE_SWAP);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_stats(&f, &s), 0);
+        assert_int_equal(s.v[BL_STAT_STORE_STATE], BL_STORE_SWAP_ON);
+        assert_int_equal(s.v[BL_STAT_STORE_SIZE], 1280 * BL_MIB);
+        assert_int_equal(s.v[BL_STAT_STORE_USED], 280 * BL_MIB);
+        assert_int_equal(s.v[BL_STAT_STORE_ERROR], BL_UNSET);
+        assert_int_equal(s.v[BL_STAT_SWAP_AHEAD], 64 * BL_MIB);
+        assert_int_equal(s.v[BL_STAT_ZSWAP], 1);
+        assert_int_equal(s.v[BL_STAT_ZSWAPPED], 12 * BL_MIB);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_stats(&f, &s), 0);
+        assert_true(s.v[BL_STAT_STORE_STATE] == BL_STORE_SWAP_FAILED && s.v[BL_STAT_STORE_ERROR] == 17);
+        assert_int_equal(s.v[BL_STAT_STORE_SIZE], BL_UNSET);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_result(&f, &r), 0);
+        assert_true(r.id == 1 && r.status == BL_RESULT_DONE && r.need == BL_UNSET && r.have == BL_UNSET);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_result(&f, &r), 0);
+        assert_true(r.id == 2 && r.status == BL_RESULT_NO_ROOM);
+        assert_true(r.need == 276 * BL_MIB && r.have == 44 * BL_MIB);
+        assert_int_equal(bl_wire_next(&it, &f), 0);
+        assert_int_equal(it.pos, n);
+}
+
+static void test_stored_host_1_2(void **state)
+{
+        uint8_t buf[BL_WIRE_FRAME_MAX];
+        size_t n = load_hex("host-1.2", buf, sizeof buf);
+        struct bl_wire_iter it;
+        struct bl_wire_frame f;
+        struct bl_wire_welcome w;
+        struct bl_wire_entitlement e;
+
+        (void)state;
+        bl_wire_iter_init(&it, buf, n);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_welcome(&f, &w), 0);
+        assert_int_equal(w.minor, 2);
+        assert_int_equal(bl_wire_next(&it, &f), 1);
+        assert_int_equal(bl_wire_decode_entitlement(&f, &e), 0);
+        assert_int_equal(e.v[BL_GRANT_COMPRESSED], 90 * BL_MIB);
+        assert_int_equal(e.v[BL_GRANT_STORE_HELD], 280 * BL_MIB);
+        assert_int_equal(e.v[BL_GRANT_STORE_ROOM], 900 * BL_MIB);
+        for (uint64_t i = 0; i < 3; i++) {
+                struct bl_wire_action a;
+
+                assert_int_equal(bl_wire_next(&it, &f), 1);
+                assert_int_equal(bl_wire_decode_action(&f, &a), 0);
+                assert_true(a.id == i + 1 && a.kind == BL_ACTION_SWAP_ON + i);
+                assert_int_equal(a.bytes, i == 2 ? 64 * BL_MIB : BL_UNSET);
         }
         assert_int_equal(bl_wire_next(&it, &f), 0);
         assert_int_equal(it.pos, n);
@@ -1005,11 +1086,11 @@ static void test_man_page(void **state)
         assert_non_null(strstr(page, want));
         assert_non_null(strstr(page, "*" BL_WIRE_PORT_NAME "*"));
         /* the last of the two long lists of tags */
-        (void)snprintf(want, sizeof want, "\n%d   total of \"full\"", _BL_STAT_MAX - 1);
+        (void)snprintf(want, sizeof want, "\n%d   bytes of pages in zswap", _BL_STAT_MAX - 1);
         assert_non_null(strstr(page, want));
-        (void)snprintf(want, sizeof want, "\n%d   1: Ballast moves", _BL_GRANT_MAX - 1);
+        (void)snprintf(want, sizeof want, "\n%d   room in the store", _BL_GRANT_MAX - 1);
         assert_non_null(strstr(page, want));
-        (void)snprintf(want, sizeof want, "\n%d    send hints", _BL_ACTION_MAX - 1);
+        (void)snprintf(want, sizeof want, "\n%d    give slots of swap", _BL_ACTION_MAX - 1);
         assert_non_null(strstr(page, want));
 }
 
@@ -1050,6 +1131,8 @@ int main(void)
                 cmocka_unit_test(test_stored_1_1),
                 cmocka_unit_test(test_stored_host_1_0),
                 cmocka_unit_test(test_stored_host_1_1),
+                cmocka_unit_test(test_stored_1_2),
+                cmocka_unit_test(test_stored_host_1_2),
                 cmocka_unit_test(test_stored_host_1_9),
         };
 

@@ -81,6 +81,7 @@ def streams():
         frame(WELCOME, (1, num(1)), (2, num(0)), (3, num(250_000)), (4, num(0)))]
 
     yield from streams_1_1()
+    yield from streams_1_2()
     yield from streams_1_9()
 
 
@@ -111,6 +112,27 @@ def streams_1_1():
         frame(ACTION, (1, num(2)), (2, num(2)), (3, num(64 * MIB))),
         frame(ACTION, (1, num(3)), (2, num(3))),
         frame(ACTION, (1, num(4)), (2, num(4)), (3, num(65_536)))]
+
+
+def streams_1_2():
+    """The minor version that brought swap on the host's store."""
+    hello = frame(HELLO, (1, num(1)), (2, num(2)), (3, num(0x3F)), (4, BOOT), (5, b"0.3.0"), (6, b"6.1.0-49-amd64"))
+    values = {1: 90, 2: 123_456_789, 3: 1024 * MIB, 4: 96 * MIB, 5: 24 * MIB, 10: 4 * MIB, 11: 1280 * MIB,
+              12: 1000 * MIB, 16: 5 * MIB, 17: 300 * MIB, 24: 2, 25: 1280 * MIB, 26: 280 * MIB, 28: 64 * MIB, 29: 1,
+              30: 12 * MIB}
+    failed = {1: 91, 3: 1024 * MIB, 24: 4, 27: 17}
+    yield "agent-1.2", "swaps on the store, with zswap and other swap before it; could not; has no room", [
+        hello, frame(STATS, *((tag, num(v)) for tag, v in values.items())),
+        frame(STATS, *((tag, num(v)) for tag, v in failed.items())),
+        frame(RESULT, (1, num(1)), (2, num(0))),
+        frame(RESULT, (1, num(2)), (2, num(5)), (6, num(276 * MIB)), (7, num(44 * MIB)))]
+
+    yield "host-1.2", "the host: welcome, what its store holds, the three actions of swap", [
+        frame(WELCOME, (1, num(1)), (2, num(2)), (3, num(1_000_000)), (4, num(1))),
+        frame(ENTITLEMENT, (1, num(2048 * MIB)), (8, num(90 * MIB)), (13, num(280 * MIB)), (14, num(900 * MIB))),
+        frame(ACTION, (1, num(1)), (2, num(5))),
+        frame(ACTION, (1, num(2)), (2, num(6))),
+        frame(ACTION, (1, num(3)), (2, num(7)), (3, num(64 * MIB)))]
 
 
 def streams_1_9():
