@@ -15,6 +15,7 @@
 /* Less is not worth waking the guest for. */
 #define WORTH (64 * BL_MIB)
 
+/* What may be asked by hand or before an inflation; those of swap have their own way (swap.c). */
 static const struct {
         const char *name, *what;
 } kinds[_BL_ACTION_MAX] = {
@@ -102,7 +103,7 @@ void bl_actions_before_taking(struct bl_guest *g, uint64_t from, uint64_t to)
 static enum bl_wire_action_kind kind_of(const char *what)
 {
         for (int k = 1; k < _BL_ACTION_MAX; k++)
-                if (strcmp(what, kinds[k].name) == 0)
+                if (kinds[k].name && strcmp(what, kinds[k].name) == 0)
                         return (enum bl_wire_action_kind)k;
         return _BL_ACTION_MAX;
 }

@@ -35,6 +35,7 @@ typedef void (*bl_done_fn)(void *userdata, int r, const char *message);
  *  budget: {kind: "ram"|"size", bytes, used, free, growth_per_s},
  *  marks: {min_free, high, clear, soft, hard, low},
  *  psi: {known, some_us, full_us}, swap: {total, free},
+ *  store: {state: "none"|"away"|"deaf"|"there", pool: null | {size, ready, used}},
  *  libvirt: {uri, connected, error},
  *  vms: {known, managed, held, stuck, not_reclaimable},
  *  totals: {max, actual, resident, taken},
@@ -54,6 +55,7 @@ int bl_control_status(struct bl_manager *m, json_t **ret);
  *   agent: null | {channel, version, kernel, connected_us, reports, requests, spoilt, throttled,
  *           request: null | {age_us, bytes, stop},
  *           hints: null | {age_us, free_pages, inactive_file_pages, file_pages, runs, complete, cut}},
+ *   store: as in bl_control_tiers' vms, kernel: as in its kernel.vms, both without name and uuid,
  *   decision: null | {reason, sentence, act, from, to}} ]}
  * A figure that is not known (yet) is null.
  */
@@ -61,6 +63,28 @@ int bl_control_list(struct bl_manager *m, json_t **ret);
 
 /* One VM by name or uuid, as in list, plus "history": its last events.  -ENOENT. */
 int bl_control_show(struct bl_manager *m, const char *vm, json_t **ret);
+
+/*
+ * What is held where.
+ * {schema,
+ *  store: {state: "none"|"away"|"deaf"|"there",
+ *   the rest only once it has answered, and as it was then:
+ *   age_us, incarnation, pool: {size, ready, used}, stored, payload, slack, tables, index, fixed,
+ *   held, zero, unique, disk: {size, used, failed}, headroom, promised, backing, ratio, dedup, overall,
+ *   writes, reads, trims, dedup_hits, demoted, disk_reads, errors, waiting,
+ *   latency: {write_p50_us, write_p99_us, read_p50_us, read_p99_us, oldest_us}},
+ *  vms: [ {name, uuid, stage: "none"|"waiting"|"registered"|"plugged"|"on"|"draining"|"unplugging", why,
+ *   size, used, swapped, held, zero, shared, stored, disk, stale, twice, ratio, limit, group, writes, reads, errors} ],
+ *  all: {swapped, held, zero, shared, stored, disk, stale, twice},
+ *  kernel: {zram: [ {name, algorithm, size, held, same, compressed, used, ratio} ],
+ *   zswap: {there, enabled, compressor, max_pool_percent, held, used, ratio},
+ *   swaps: [ {path, kind: "file"|"device", size, used, priority} ],
+ *   vms: [ {name, uuid, swapped, paged_out, read_back, read_back_per_s, backoff_us, idle_us, by_cgroup, why} ],
+ *   all: {swapped, paged_out, read_back}, cpu_us}}
+ * Of `ratio`, `dedup` and `overall` (permyriad) 10000 is nothing gained, 0 nothing there; what a guest or
+ * kernel does not say is null.
+ */
+int bl_control_tiers(struct bl_manager *m, json_t **ret);
 
 /* {schema, state, shortfall, coming, unmet, lead, acting, decisions: [{vm, act, reason, sentence, from, to, floor}]} */
 int bl_control_plan(struct bl_manager *m, json_t **ret);
@@ -89,6 +113,11 @@ void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_
 /* By hand: `leave` bytes to the guest, or (`take`) take that many from what it has now.  The VM is held afterwards. */
 void bl_control_balloon(struct bl_manager *m, const char *vm, uint64_t bytes, bool take, bl_done_fn done,
                         void *userdata);
+
+/* Brings back what `vm` has swapped on the store and unplugs the disk; answered as soon as it is begun: how it goes
+ * on, `show` says (store.stage, store.why).  It gets none until it is started anew or `undo`.  -ENOMEM: the host
+ * has not the memory. */
+void bl_control_drain(struct bl_manager *m, const char *vm, bool undo, bl_done_fn done, void *userdata);
 
 /* vm NULL: all automatic action. */
 void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata);

@@ -171,6 +171,7 @@ static void begin_instance(struct bl_guest *g)
         g->watching = false;
         g->restoring = false;
         bl_guests_drop(g);
+        bl_swap_forget(g);
         g->shadow = (struct bl_guest_shadow){0};
         g->attach = (struct bl_guest_attach){.busy = g->attach.busy, .said = -1};
         bl_watch_init(&g->watch, &t, 0);
@@ -263,6 +264,7 @@ static void on_described(void *userdata, int r, const char *message, struct bl_d
         say_what_it_is(g, before);
         bl_discover_period(g);
         bl_attach_check(g);
+        bl_swap_check(g);
         bl_guests_connect(g);
         bl_poll_soon(g, 0);
         if (g->describe_again) {

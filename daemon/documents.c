@@ -4,58 +4,9 @@
 
 #include "daemon/channel/agent.h"
 #include "daemon/control.h"
+#include "daemon/documents.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
-#include "daemon/util/utf8.h"
-
-/* JSON has no 64-bit unsigned; nothing here comes near 2^63, but a guest's
- * claims may: those are cut there. */
-static json_t *number(uint64_t v)
-{
-        return json_integer((json_int_t)bl_min(v, INT64_MAX));
-}
-
-static json_t *number_or_null(uint64_t v)
-{
-        return v == BL_UNSET ? json_null() : number(v);
-}
-
-/* Guests and other people choose names, and a sentence may be cut within a
- * character: what is no UTF-8 must not spoil the document. */
-static json_t *text(const char *s)
-{
-        _cleanup_free_ char *clean = NULL;
-        json_t *j = json_string(s ? s : "");
-
-        if (j)
-                return j;
-        clean = strdup(s ? s : "");
-        if (!clean)
-                return NULL;
-        bl_utf8_clean(clean);
-        return json_string(clean);
-}
-
-static json_t *text_or_null(const char *s)
-{
-        return s ? text(s) : json_null();
-}
-
-static json_t *document(void)
-{
-        return json_pack("{s:i}", "schema", BL_SCHEMA_VERSION);
-}
-
-/* Out of memory shows as a NULL somewhere; a document is whole or not there. */
-static int finish(json_t *d, int failed, json_t **ret)
-{
-        if (!d || failed) {
-                json_decref(d);
-                return -ENOMEM;
-        }
-        *ret = d;
-        return 0;
-}
 
 /* --- VMs ------------------------------------------------------------------- */
 
@@ -189,6 +140,8 @@ json_t *bl_document_vm(struct bl_guest *g)
         json_object_set_new(j, "oom_deflates", number(g->oom_deflates));
         json_object_set_new(j, "stats", stats_document(bl_guest_stats_best(g, now), now));
         json_object_set_new(j, "agent", agent_document(g, now));
+        json_object_set_new(j, "store", bl_document_store_of(g));
+        json_object_set_new(j, "kernel", bl_document_kernel_of(g, now));
         json_object_set_new(j, "decision", decision_document(g));
         return j;
 }
@@ -411,6 +364,7 @@ int bl_control_status(struct bl_manager *m, json_t **ret)
         failed |= json_object_set_new(d, "psi",
                                       json_pack("{s:b, s:o, s:o}", "known", (int)h->psi_known, "some_us",
                                                 number(h->psi_some), "full_us", number(h->psi_full)));
+        failed |= json_object_set_new(d, "store", bl_document_store_in_short(m));
         failed |= json_object_set_new(
                 d, "swap", json_pack("{s:o, s:o}", "total", number(h->swap_total), "free", number(h->swap_free)));
         failed |= json_object_set_new(d, "libvirt",

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/act/balloon.h"
+#include "daemon/act/pageout.h"
 #include "daemon/manager-private.h"
 #include "daemon/virt/pool.h"
 
@@ -24,6 +25,7 @@ int bl_guest_new(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN], const ch
         g->overhead = OVERHEAD_GUESS;
         g->attach.said = -1;
         g->told_why = _BL_WHY_MAX;
+        bl_swap_forget(g);
         g->name = strdup(name);
         if (!g->name) {
                 free(g);
@@ -156,8 +158,10 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
         vm.resident = bl_shadow_resident(g);
         vm.resident_at = g->mem_at;
         vm.overhead = g->overhead;
+        vm.idle_since = bl_pageout_idle_since(m->engines[BL_ENGINE_PAGEOUT], g->uuid);
         vm.stats = *bl_guest_stats_best(g, now);
         vm.request = g->request;
+        bl_swap_to_vm(g, &vm.store);
         for (int i = 0; i < _BL_ENGINE_MAX; i++)
                 m->engines[i]->ops->propose(m->engines[i], &vm, &vm.offer[i]);
         *ret = vm;

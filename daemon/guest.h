@@ -14,6 +14,7 @@
 #include "daemon/sense/balloon_watch.h"
 #include "daemon/sense/pss.h"
 #include "daemon/sense/resident.h"
+#include "daemon/store/store.h"
 #include "daemon/virt/domain.h"
 
 struct bl_agent;
@@ -49,6 +50,7 @@ struct bl_guest_agent {
         struct bl_guest_link trial; /* a newcomer: it takes over when it says hello */
         bool hello; /* the agent at `link` did */
         bool refused; /* said already */
+        uint64_t features; /* BL_WIRE_FEATURE_ */
         struct bl_guest_ask ask;
         char version[32];
         char kernel[64];
@@ -59,6 +61,43 @@ struct bl_guest_agent {
         unsigned say_left;
         const struct bl_transport *said; /* the way that was logged last */
         struct bl_guest_hints hints;
+};
+
+/* Its swap on the store: daemon/swap.c.  Each step is asked for again until its outcome is seen. */
+enum bl_swap_stage {
+        BL_SWAP_STAGE_NONE, /* it has none, and wants none */
+        BL_SWAP_STAGE_WAITING, /* for the store, the guest's agent, or for room (`swap.why`) */
+        BL_SWAP_STAGE_REGISTERED, /* the store knows it; its disk is plugged in */
+        BL_SWAP_STAGE_PLUGGED, /* its agent is to switch swap on it on */
+        BL_SWAP_STAGE_ON,
+        BL_SWAP_STAGE_DRAINING, /* its agent brings everything back */
+        BL_SWAP_STAGE_UNPLUGGING, /* its agent has said that it is off; the disk goes */
+        _BL_SWAP_STAGE_MAX,
+};
+
+struct bl_guest_swap {
+        enum bl_swap_stage stage;
+        bool busy; /* a call to libvirt or the store is under way */
+        uint64_t generation; /* changes with its process: what was asked of the one before says nothing of this */
+        bool looked; /* the monitor said whether its disk is plugged in: */
+        bool there;
+        bool registered; /* the store has taken its registration */
+        usec_t met_at; /* this process was first described */
+        bool drain; /* an administrator wants it off, until it is enrolled or started anew */
+        usec_t due_at; /* look at it then; 0: no need */
+        usec_t stage_at; /* since when */
+        uint64_t size; /* in force */
+        char why[160]; /* it does not go on, for people; "": it does */
+        int said; /* what was logged last */
+        bool seen; /* the store's figures below are of this process of the VM */
+        struct bl_store_vm held; /* as the store said last */
+        usec_t held_at;
+        /* of the agent's statistics */
+        uint64_t state, used, cached, ahead, zswap, error; /* BL_UNSET: not known */
+        usec_t told_at; /* when they came */
+        usec_t asked_at; /* its agent was last asked for something, or answered it; what it said before is old */
+        bool said_ahead, said_zswap;
+        usec_t give_at; /* it was last asked to give slots back */
 };
 
 /* What its memory file holds twice: daemon/shadow.c. */
@@ -122,6 +161,7 @@ struct bl_guest {
         struct bl_guest_agent agent;
         struct bl_guest_attach attach;
         struct bl_guest_shadow shadow;
+        struct bl_guest_swap swap;
 
         /* The last decision, and the one that a command under way carries out. */
         struct bl_decision decision;

@@ -59,6 +59,7 @@ void bl_guests_drop(struct bl_guest *g)
         a->hello = a->refused = false;
         a->retry_at = a->call_at = 0;
         a->hints = (struct bl_guest_hints){0};
+        g->swap.state = BL_UNSET;
         g->agent_stats = (struct bl_guest_stats){0};
         g->request = (struct bl_guest_request){0};
 }
@@ -102,7 +103,9 @@ static void on_hello(struct bl_agent *a, const struct bl_wire_hello *h, void *us
                 first = true;
         }
         ga->hello = true;
+        ga->features = h->features;
         ga->heard_at = now;
+        bl_swap_check(g);
         (void)snprintf(ga->version, sizeof ga->version, "%s", h->version);
         (void)snprintf(ga->kernel, sizeof ga->kernel, "%s", h->kernel);
         if (!first || !may_say(g, now))
@@ -125,6 +128,7 @@ static void on_stats(struct bl_agent *a, const struct bl_guest_stats *s, void *u
         g->agent_stats.actual = BL_UNSET;
         if (s->ballooned != BL_UNSET && g->desc)
                 g->agent_stats.actual = bl_sub_sat(g->desc->live.memory, s->ballooned);
+        bl_swap_stats(g, bl_agent_figures(a));
 }
 
 static bool is_alive(const struct bl_guest_request *r, usec_t now)
@@ -190,7 +194,11 @@ static void on_result(struct bl_agent *a, enum bl_wire_action_kind kind, const s
 {
         struct bl_guest *g = userdata;
 
-        if (a == g->agent.link.agent)
+        if (a != g->agent.link.agent)
+                return;
+        if (kind == BL_ACTION_SWAP_ON || kind == BL_ACTION_SWAP_OFF || kind == BL_ACTION_SWAP_GIVE)
+                bl_swap_result(g, kind, r);
+        else
                 bl_actions_result(g, kind, r);
 }
 
@@ -394,6 +402,11 @@ void bl_guests_tell(struct bl_guest *g)
         e.v[BL_GRANT_SWAPPED] = g->mem.swap;
         e.v[BL_GRANT_SHARED] = g->pss.savings / BL_MIB * BL_MIB;
         e.v[BL_GRANT_STATE] = g->m->plan.state;
+        if (g->swap.seen) {
+                e.v[BL_GRANT_COMPRESSED] = g->swap.held.stored / BL_MIB * BL_MIB;
+                e.v[BL_GRANT_STORE_HELD] = g->swap.held.held / BL_MIB * BL_MIB;
+                e.v[BL_GRANT_STORE_ROOM] = bl_swap_room_left(g) / BL_MIB * BL_MIB;
+        }
         e.v[BL_GRANT_MANAGED] = bl_guest_managed(g) && bl_manager_acting(g->m);
         bl_agent_set_entitlement(g->agent.link.agent, &e);
 }

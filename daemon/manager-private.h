@@ -7,9 +7,11 @@
  *   poll.c       what each VM says: balloon size and statistics, who moved the balloon
  *   guests.c     the agents in the guests; attach.c: their vhost-user-vsock devices;
  *                actions.c: what is asked of them
+ *   swap.c       their swap on ballast-store: plugged in, switched on, brought back
  *   shadow.c     what private memory files hold twice
  *   sample.c     the fast path: resident memory, budget, growth, PSI
  *   tick.c       snapshot -> policy -> plan -> act
+ *   kernel_tiers.c  what the host's kernel may page out
  *   rollback.c   everything back as it was found
  *   control.c    what an administrator asks; documents.c, metrics.c: how it is shown
  */
@@ -90,6 +92,11 @@ struct bl_manager {
         sd_event_source *attach_timer;
         bool dropping; /* shadow.c: a worker frees what a VM holds twice */
         usec_t dropping_at; /* since then */
+
+        /* swap.c */
+        struct bl_storelink *storelink; /* NULL: there is no store */
+        sd_event_source *swap_timer;
+        bool store_deaf; /* said, and not taken back yet */
 
         /* tick.c */
         struct bl_policy *policy;
@@ -178,6 +185,26 @@ void bl_attach_check(struct bl_guest *g);
 /* Its agent's connection is lost: the backend may be. */
 void bl_attach_lost(struct bl_guest *g);
 
+/* swap.c */
+int bl_swap_start(struct bl_manager *m);
+void bl_swap_stop(struct bl_manager *m);
+/* It was described (anew), or its agent came: it may want swap, or none any more. */
+void bl_swap_check(struct bl_guest *g);
+/* Its process is another: what is known of its swap was the one before's. */
+void bl_swap_forget(struct bl_guest *g);
+/* What its agent's last statistics say. */
+void bl_swap_stats(struct bl_guest *g, const struct bl_wire_stats *w);
+void bl_swap_result(struct bl_guest *g, enum bl_wire_action_kind kind, const struct bl_wire_result *r);
+/* After each tick: slots that nobody needs are given back, the pool grows, the store is asked more often. */
+void bl_swap_tick(struct bl_manager *m, usec_t now);
+/* For the snapshot. */
+void bl_swap_to_vm(const struct bl_guest *g, struct bl_vm_store *ret);
+void bl_swap_store_state(const struct bl_manager *m, usec_t now, struct bl_store_state *ret);
+/* Host memory that the store has taken, its process included. */
+uint64_t bl_swap_host_memory(const struct bl_manager *m);
+/* Uncompressed bytes that the store has room for at all, and for this VM; 0: none, or not known. */
+uint64_t bl_swap_room_left(const struct bl_guest *g);
+
 /* shadow.c */
 /* Where Ballast acts: gives back to the host what some VM holds twice. */
 void bl_shadow_drop(struct bl_manager *m, usec_t now);
@@ -204,6 +231,11 @@ void bl_tick_now(struct bl_manager *m);
 void bl_tick_soon(struct bl_manager *m, usec_t in);
 int bl_snapshot_build(struct bl_manager *m, usec_t now, struct bl_snapshot *ret);
 extern const struct bl_balloon_handler bl_tick_balloon_handler;
+
+/* kernel_tiers.c */
+int bl_kernel_tiers_start(struct bl_manager *m);
+/* What the VMs and the host do, for what may be paged out; each tick. */
+void bl_kernel_tiers_look(struct bl_manager *m, usec_t now);
 
 /* rollback.c */
 bool bl_rollback_running(const struct bl_manager *m);

@@ -8,6 +8,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "daemon/act/balloon.h"
+#include "daemon/act/pageout.h"
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
 #include "daemon/util/size.h"
@@ -165,10 +166,11 @@ int bl_manager_load_conf(const struct bl_manager_options *o, struct bl_conf **re
 static const char *restart_needed(const struct bl_conf *now, const struct bl_conf *before)
 {
         if (strcmp(now->libvirt_uri, before->libvirt_uri) == 0 && strcmp(now->state_dir, before->state_dir) == 0 &&
-            strcmp(now->runtime_dir, before->runtime_dir) == 0)
+            strcmp(now->runtime_dir, before->runtime_dir) == 0 && (now->store_pool > 0) == (before->store_pool > 0) &&
+            strcmp(now->store_control, before->store_control) == 0)
                 return NULL;
-        return "the configuration was read again; LibvirtURI, StateDir and RuntimeDir change only when ballastd is "
-               "restarted";
+        return "the configuration was read again; LibvirtURI, StateDir, RuntimeDir, Control, and whether there is a "
+               "store, change only when ballastd is restarted";
 }
 
 int bl_control_reload(struct bl_manager *m, char **ret_message)
@@ -329,7 +331,7 @@ static int start_engines(struct bl_manager *m)
         int r = bl_balloon_engine_new(m->conn, m->ledger, &o, &m->balloon);
 
         m->engines[BL_ENGINE_BALLOON] = m->balloon;
-        return r;
+        return r < 0 ? r : bl_kernel_tiers_start(m);
 }
 
 int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct bl_conf *conf,
@@ -371,6 +373,8 @@ int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct b
         if (r >= 0)
                 r = bl_guests_start(m);
         if (r >= 0)
+                r = bl_swap_start(m);
+        if (r >= 0)
                 r = bl_rollback_resume(m);
         if (r >= 0)
                 r = bl_conn_start(m->conn);
@@ -399,6 +403,7 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
                 bl_log_warning("%u calls to libvirt have not come back, ignoring", left);
                 return NULL;
         }
+        bl_swap_stop(m);
         sd_event_source_disable_unref(m->rollback_timer);
         sd_event_source_disable_unref(m->attach_timer);
         sd_event_source_disable_unref(m->tick_timer);
@@ -411,6 +416,7 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
                 bl_guest_free(m->guests[i]);
         free(m->guests);
         bl_balloon_engine_free(m->balloon);
+        bl_pageout_engine_free(m->engines[BL_ENGINE_PAGEOUT]);
         bl_conn_free(m->conn);
         bl_pool_free(m->pool);
         bl_event_bridge_free(m->bridge);

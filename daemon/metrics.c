@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* OpenMetrics text (https://openmetrics.io, version 1.0.0), for a scraper. */
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/act/pageout.h"
 #include "daemon/control.h"
 #include "daemon/manager-private.h"
+#include "daemon/storelink.h"
 #include "daemon/util/clock.h"
 #include "daemon/util/utf8.h"
 
@@ -76,6 +79,69 @@ static uint64_t vm_oom_deflates(const struct bl_guest *g)
         return g->oom_deflates;
 }
 
+/* BL_UNSET, so that there is no sample, where the store holds nothing of it. */
+static uint64_t of_store(const struct bl_guest *g, uint64_t v)
+{
+        return g->swap.seen ? v : BL_UNSET;
+}
+
+static uint64_t vm_swapped(const struct bl_guest *g)
+{
+        return of_store(g, bl_add_sat(g->swap.held.held, g->swap.held.zero));
+}
+
+static uint64_t vm_zero(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.zero);
+}
+
+static uint64_t vm_shared(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.shared);
+}
+
+static uint64_t vm_stored(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.stored);
+}
+
+static uint64_t vm_disk(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.disk);
+}
+
+static uint64_t vm_stale(const struct bl_guest *g)
+{
+        return g->swap.used == BL_UNSET || g->swap.stage != BL_SWAP_STAGE_ON
+                       ? BL_UNSET
+                       : of_store(g, bl_sub_sat(vm_swapped(g), g->swap.used));
+}
+
+static uint64_t vm_twice(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.stage == BL_SWAP_STAGE_ON ? g->swap.cached : BL_UNSET);
+}
+
+static uint64_t vm_pages_in(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.read_pages);
+}
+
+static uint64_t vm_pages_out(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.write_pages);
+}
+
+static uint64_t vm_pages_lost(const struct bl_guest *g)
+{
+        return of_store(g, g->swap.held.errors);
+}
+
+static uint64_t vm_host_swapped(const struct bl_guest *g)
+{
+        return g->mem.swap;
+}
+
 static const struct {
         const char *name, *type, *unit, *help;
         uint64_t (*get)(const struct bl_guest *g);
@@ -89,6 +155,17 @@ static const struct {
         {"ballast_vm_available_bytes", "gauge", "bytes", "MemAvailable in the guest.", vm_available},
         {"ballast_vm_stuck", "gauge", NULL, "1 while the VM does not follow its target.", vm_stuck},
         {"ballast_vm_oom_deflates", "counter", NULL, "Times the guest took memory back by itself.", vm_oom_deflates},
+        {"ballast_vm_store_swapped_bytes", "gauge", "bytes", "Swapped pages of the VM in the store.", vm_swapped},
+        {"ballast_vm_store_zero_bytes", "gauge", "bytes", "Of them pages of zeros.", vm_zero},
+        {"ballast_vm_store_shared_bytes", "gauge", "bytes", "Of them pages that are kept once for several.", vm_shared},
+        {"ballast_vm_store_stored_bytes", "gauge", "bytes", "Host memory behind them, the VM's part.", vm_stored},
+        {"ballast_vm_store_disk_bytes", "gauge", "bytes", "Disk behind them, the VM's part.", vm_disk},
+        {"ballast_vm_store_stale_bytes", "gauge", "bytes", "Of them what the guest has freed.", vm_stale},
+        {"ballast_vm_store_twice_bytes", "gauge", "bytes", "Of them what the guest has in memory too.", vm_twice},
+        {"ballast_vm_store_pages_in", "counter", NULL, "Pages that the VM read from the store.", vm_pages_in},
+        {"ballast_vm_store_pages_out", "counter", NULL, "Pages that the VM wrote to the store.", vm_pages_out},
+        {"ballast_vm_store_pages_lost", "counter", NULL, "Pages of the VM found damaged or lost.", vm_pages_lost},
+        {"ballast_vm_host_swapped_bytes", "gauge", "bytes", "Swapped out by the host's kernel.", vm_host_swapped},
 };
 
 static void write_vms(struct bl_manager *m, FILE *f)
@@ -107,6 +184,81 @@ static void write_vms(struct bl_manager *m, FILE *f)
                         fprintf(f, "\",uuid=\"%s\"} %" PRIu64 "\n", g->uuid_text, v);
                 }
         }
+}
+
+static const struct {
+        const char *name, *type, *unit, *help;
+        size_t offset; /* of the uint64_t in struct bl_store_figures */
+} of_the_store[] = {
+#define FIGURE(member) offsetof(struct bl_store_figures, member)
+        {"ballast_store_pool_size_bytes", "gauge", "bytes", "Memory that the pool may take.", FIGURE(pool_size)},
+        {"ballast_store_pool_ready_bytes", "gauge", "bytes", "Memory that it has taken.", FIGURE(pool_ready)},
+        {"ballast_store_pool_used_bytes", "gauge", "bytes", "Of it in use.", FIGURE(pool_used)},
+        {"ballast_store_payload_bytes", "gauge", "bytes", "Compressed pages in memory.", FIGURE(payload)},
+        {"ballast_store_slack_bytes", "gauge", "bytes", "Lost to size classes and holes.", FIGURE(slack)},
+        {"ballast_store_tables_bytes", "gauge", "bytes", "Entries and slot words.", FIGURE(tables)},
+        {"ballast_store_index_bytes", "gauge", "bytes", "Index outside the pool.", FIGURE(index)},
+        {"ballast_store_held_bytes", "gauge", "bytes", "Uncompressed pages, without zeros.", FIGURE(held)},
+        {"ballast_store_zero_bytes", "gauge", "bytes", "Uncompressed pages of zeros.", FIGURE(zero)},
+        {"ballast_store_unique_bytes", "gauge", "bytes", "Uncompressed distinct pages.", FIGURE(unique)},
+        {"ballast_store_disk_size_bytes", "gauge", "bytes", "Size of the disk tier.", FIGURE(disk_size)},
+        {"ballast_store_disk_used_bytes", "gauge", "bytes", "Of it in use.", FIGURE(disk_used)},
+        {"ballast_store_headroom_bytes", "gauge", "bytes", "Takes so much without its disk.", FIGURE(headroom)},
+        {"ballast_store_promised_bytes", "gauge", "bytes", "Sizes of all swap areas.", FIGURE(promised)},
+        {"ballast_store_backing_bytes", "gauge", "bytes", "What it can hold uncompressed.", FIGURE(backing)},
+        {"ballast_store_written_pages", "counter", NULL, "Pages written.", FIGURE(writes)},
+        {"ballast_store_read_pages", "counter", NULL, "Pages read.", FIGURE(reads)},
+        {"ballast_store_trimmed_pages", "counter", NULL, "Pages trimmed.", FIGURE(trims)},
+        {"ballast_store_duplicate_pages", "counter", NULL, "Pages that were there already.", FIGURE(dedup_hits)},
+        {"ballast_store_demoted_bytes", "counter", "bytes", "Moved down to the disk.", FIGURE(demoted)},
+        {"ballast_store_disk_read_pages", "counter", NULL, "Pages read from the disk.", FIGURE(disk_reads)},
+        {"ballast_store_lost_pages", "counter", NULL, "Pages found damaged or lost.", FIGURE(errors)},
+        {"ballast_store_waiting_requests", "gauge", NULL, "Requests that wait for room.", FIGURE(waiting)},
+#undef FIGURE
+};
+
+static void write_store(const struct bl_manager *m, FILE *f)
+{
+        const struct bl_store_reply *r = m->storelink ? bl_storelink_figures(m->storelink, NULL) : NULL;
+        usec_t v;
+
+        gauge(f, "ballast_store_there", NULL, "1 while ballast-store answers.",
+              m->storelink && bl_storelink_state(m->storelink) == BL_STORELINK_THERE);
+        for (size_t i = 0; r && i < sizeof of_the_store / sizeof *of_the_store; i++) {
+                bool counts = strcmp(of_the_store[i].type, "counter") == 0;
+
+                memcpy(&v, (const char *)&r->figures + of_the_store[i].offset, sizeof v);
+                (counts ? counter : gauge)(f, of_the_store[i].name, of_the_store[i].unit, of_the_store[i].help, v);
+        }
+        if (!r)
+                return;
+        family(f, "ballast_store_request_seconds", "summary", "seconds", "Time of a request, of the last seconds.");
+        v = r->figures.write_p50;
+        fprintf(f, "ballast_store_request_seconds{op=\"write\",quantile=\"0.5\"} %.6f\n", (double)v / 1e6);
+        v = r->figures.write_p99;
+        fprintf(f, "ballast_store_request_seconds{op=\"write\",quantile=\"0.99\"} %.6f\n", (double)v / 1e6);
+        v = r->figures.read_p50;
+        fprintf(f, "ballast_store_request_seconds{op=\"read\",quantile=\"0.5\"} %.6f\n", (double)v / 1e6);
+        v = r->figures.read_p99;
+        fprintf(f, "ballast_store_request_seconds{op=\"read\",quantile=\"0.99\"} %.6f\n", (double)v / 1e6);
+}
+
+/* Uncompressed and compressed bytes of the kernel's compressed tiers, all of the host's. */
+static void write_kernel_tiers(struct bl_manager *m, FILE *f)
+{
+        const struct bl_kernel_tiers *t = bl_pageout_tiers(m->engines[BL_ENGINE_PAGEOUT]);
+        uint64_t zram = 0, zram_used = 0;
+
+        for (size_t i = 0; i < t->n_zrams; i++) {
+                zram = bl_add_sat(zram, bl_add_sat(t->zrams[i].held, t->zrams[i].same));
+                zram_used = bl_add_sat(zram_used, t->zrams[i].used);
+        }
+        gauge(f, "ballast_host_swap_size_bytes", "bytes", "The host's swap areas.", t->swap_size);
+        gauge(f, "ballast_host_swap_used_bytes", "bytes", "Of them in use.", t->swap_used);
+        gauge(f, "ballast_host_zram_held_bytes", "bytes", "Uncompressed pages in zram.", zram);
+        gauge(f, "ballast_host_zram_used_bytes", "bytes", "Memory behind them.", zram_used);
+        gauge(f, "ballast_host_zswap_held_bytes", "bytes", "Uncompressed pages in zswap.", bl_or_zero(t->zswap.held));
+        gauge(f, "ballast_host_zswap_used_bytes", "bytes", "Memory behind them.", bl_or_zero(t->zswap.used));
 }
 
 int bl_control_metrics(struct bl_manager *m, char **ret)
@@ -134,6 +286,8 @@ int bl_control_metrics(struct bl_manager *m, char **ret)
         counter(f, "ballast_balloon_failures", NULL, "Balloon commands refused or failed.", m->n_failed);
         counter(f, "ballast_taken_bytes", "bytes", "Memory that guests were told to give.", m->taken_total);
         counter(f, "ballast_given_bytes", "bytes", "Memory that guests were allowed back.", m->given_total);
+        write_store(m, f);
+        write_kernel_tiers(m, f);
         write_vms(m, f);
         fputs("# EOF\n", f);
         if (fclose(f) != 0) {

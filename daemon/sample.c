@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "daemon/act/pageout.h"
 #include "daemon/manager-private.h"
 #include "daemon/sense/overhead.h"
 #include "daemon/sense/sampler.h"
@@ -54,6 +55,10 @@ static struct bl_usage add_up(struct bl_manager *m, usec_t now)
                 u.resident = bl_add_sat(u.resident, bl_add_sat(bl_shadow_resident(g), g->mem.hugetlb));
                 u.savings = bl_add_sat(u.savings, bl_pss_savings(&g->pss, g->mem.anon, bound));
         }
+        /* zeroed pages of it that were never used count too: they are taken */
+        u.resident = bl_add_sat(u.resident, bl_swap_host_memory(m));
+        /* and what the kernel's tiers take for what was paged out */
+        u.resident = bl_add_sat(u.resident, bl_pageout_ram(m->engines[BL_ENGINE_PAGEOUT]));
         return u;
 }
 

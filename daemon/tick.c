@@ -19,6 +19,7 @@ int bl_snapshot_build(struct bl_manager *m, usec_t now, struct bl_snapshot *ret)
 {
         struct bl_snapshot s = {.at = now, .host = m->host};
 
+        bl_swap_store_state(m, now, &s.store);
         s.vms = calloc(m->n_guests ? m->n_guests : 1, sizeof *s.vms);
         if (!s.vms)
                 return -ENOMEM;
@@ -71,10 +72,12 @@ static void act(struct bl_guest *g, const struct bl_vm *vm, const struct bl_deci
         struct bl_engine *e = g->m->engines[d->engine];
         int r;
 
-        if (d->to < d->from)
-                bl_actions_before_taking(g, d->from, d->to);
-        g->under_way.why = d->why;
-        memcpy(g->under_way.sentence, g->sentence, sizeof g->under_way.sentence);
+        if (d->engine == BL_ENGINE_BALLOON) {
+                if (d->to < d->from)
+                        bl_actions_before_taking(g, d->from, d->to);
+                g->under_way.why = d->why;
+                memcpy(g->under_way.sentence, g->sentence, sizeof g->under_way.sentence);
+        }
         r = e->ops->apply(e, vm, d);
         if (r < 0 && r != -EBUSY && r != -ESTALE && failed_anew(g, r))
                 bl_manager_note(g->m, g, LOG_ERR, BL_EV_BALLOON_FAILED, bl_reason_to_string(d->why), "failed", d->from,
@@ -155,6 +158,7 @@ void bl_tick_now(struct bl_manager *m)
         for (size_t i = 0; i < m->n_guests && !bl_host_needs_usage(m->host_sensor); i++)
                 bl_sample_host_mem(m->guests[i], bl_now());
         now = bl_now();
+        bl_kernel_tiers_look(m, now);
         m->tick_at = now;
         /* also after a tick that fails for want of memory */
         bl_tick_soon(m, TICK_REST);
@@ -172,6 +176,7 @@ void bl_tick_now(struct bl_manager *m)
         m->free_at_tick = m->host.free;
         m->waiting = is_waiting(&m->plan);
         carry_out(m, &s);
+        bl_swap_tick(m, now);
         bl_shadow_drop(m, now);
         bl_snapshot_clear(&s);
         bl_tick_soon(m, is_busy(m) ? TICK_BUSY : TICK_REST);

@@ -49,6 +49,7 @@ struct bl_control_ops {
         int (*status)(struct bl_manager *m, json_t **ret);
         int (*list)(struct bl_manager *m, json_t **ret);
         int (*show)(struct bl_manager *m, const char *vm, json_t **ret);
+        int (*tiers)(struct bl_manager *m, json_t **ret);
         int (*plan)(struct bl_manager *m, json_t **ret);
         int (*explain)(struct bl_manager *m, const char *vm, json_t **ret);
         int (*config)(struct bl_manager *m, json_t **ret);
@@ -58,6 +59,7 @@ struct bl_control_ops {
         void (*balloon)(struct bl_manager *m, const char *vm, uint64_t bytes, bool take, bl_done_fn done,
                         void *userdata);
         void (*hold)(struct bl_manager *m, const char *vm, bool hold, bl_done_fn done, void *userdata);
+        void (*drain)(struct bl_manager *m, const char *vm, bool undo, bl_done_fn done, void *userdata);
         void (*ask)(struct bl_manager *m, const char *vm, const char *what, uint64_t bytes, bl_done_fn done,
                     void *userdata);
         void (*act)(struct bl_manager *m, bool on, bl_done_fn done, void *userdata);

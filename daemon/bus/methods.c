@@ -52,6 +52,7 @@ static int give_document(int r, json_t *doc, char **ret_text)
 
 READ_DOCUMENT(status)
 READ_DOCUMENT(list)
+READ_DOCUMENT(tiers)
 READ_DOCUMENT(plan)
 READ_DOCUMENT(config)
 
@@ -235,6 +236,21 @@ static int change_hold(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, voi
         return 0;
 }
 
+static int change_drain(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void *userdata, char **ret_error)
+{
+        const char *vm = NULL;
+        int r, undo = 0;
+
+        r = vm_argument(m, false, &vm, ret_error);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_read_basic(m, 'b', &undo);
+        if (r < 0)
+                return r;
+        b->ops->drain(b->manager, vm, undo, done, userdata);
+        return 0;
+}
+
 static int change_ask(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void *userdata, char **ret_error)
 {
         const char *vm = NULL, *what = NULL;
@@ -287,6 +303,7 @@ static const struct bl_method methods[] = {
         {"Status", .read = read_status},
         {"List", .read = read_list},
         {"Show", .read = read_show},
+        {"Tiers", .read = read_tiers},
         {"Plan", .read = read_plan},
         {"Explain", .read = read_explain},
         {"Config", .read = read_config},
@@ -294,6 +311,7 @@ static const struct bl_method methods[] = {
         {"SetVm", .change = change_set_vm},
         {"Balloon", .change = change_balloon},
         {"Hold", .change = change_hold},
+        {"Drain", .change = change_drain},
         {"Ask", .change = change_ask},
         {"Act", .change = change_act},
         {"Rollback", .change = change_rollback},

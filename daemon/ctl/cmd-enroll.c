@@ -11,6 +11,7 @@
 #include "daemon/control.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/diff.h"
+#include "daemon/ctl/enroll_swap.h"
 #include "daemon/virt/enroll.h"
 #include "daemon/virt/xml_util.h"
 
@@ -269,7 +270,11 @@ static enum ctl_exit enroll(const struct ctl *c, const struct bl_enroll_options 
                         return CTL_FAILED;
                 }
         }
-        x = diff && write ? write_xml(c, o, conn, d) : CTL_OK;
+        x = o->swap ? ctl_enroll_swap_check(conn, changed ? changed : xml) : CTL_OK;
+        if (x == CTL_OK && diff && write)
+                x = write_xml(c, o, conn, d);
+        if (x == CTL_OK && o->swap && write)
+                x = ctl_enroll_swap_live(d, o->swap);
         if (x == CTL_OK)
                 report(c, diff, message, diff && write);
         return x;
@@ -280,16 +285,22 @@ enum ctl_exit ctl_cmd_enroll(struct ctl *c)
         _cleanup_(unref_conn) virConnectPtr conn = NULL;
         _cleanup_(unref_domain) virDomainPtr d = NULL;
         const char *uri = ctl_value(c, "connect");
+        struct bl_vm_metadata swap;
         struct bl_enroll_options o = {
                 .no_autodeflate = ctl_value(c, "no-autodeflate") != NULL,
                 .no_free_page_reporting = ctl_value(c, "no-free-page-reporting") != NULL,
                 .no_channel = ctl_value(c, "no-channel") != NULL,
+                .no_swap = ctl_value(c, "no-swap") != NULL,
         };
         enum ctl_exit x;
+        bool given;
 
         x = choose_channel(c, &o);
+        if (x == CTL_OK)
+                x = ctl_enroll_swap_options(c, &swap, &given);
         if (x != CTL_OK)
                 return x;
+        o.swap = given ? &swap : NULL;
         virSetErrorFunc(NULL, be_quiet);
         uri = uri ? uri : URI_DEFAULT;
         conn = ctl_value(c, "write") ? virConnectOpen(uri) : virConnectOpenReadOnly(uri);

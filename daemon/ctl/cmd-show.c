@@ -53,6 +53,29 @@ static void print_memory(const struct ctl *c, const json_t *d)
                 ctl_field("Took back:", "%" PRIu64 " times when it was out of memory", ctl_number(d, "oom_deflates"));
 }
 
+/* What is swapped out of it, and where to. */
+static void print_swapped(const struct ctl *c, const json_t *d)
+{
+        const json_t *store = json_object_get(d, "store"), *kernel = json_object_get(d, "kernel");
+        const char *stage = ctl_string(store, "stage"), *why = ctl_string(store, "why");
+
+        if (*stage && strcmp(stage, "none") != 0) {
+                ctl_field("Swap:", "%s of %s in the store (%s%s%s%s%s)", CTL_SIZE(store, "swapped"),
+                          CTL_SIZE(store, "size"), strcmp(stage, "on") == 0 ? "" : ctl_color(c, CTL_YELLOW), stage,
+                          ctl_color_end(c), *why ? ": " : "", why);
+                ctl_field("  held as:", "%s of memory, %s of disk; zeros %s, shared %s", CTL_SIZE(store, "stored"),
+                          CTL_SIZE(store, "disk"), CTL_SIZE(store, "zero"), CTL_SIZE(store, "shared"));
+                if (ctl_number(store, "stale") > 0 || ctl_number(store, "twice") > 0)
+                        ctl_field("  in vain:", "%s that it has freed, %s that it has in memory too",
+                                  CTL_SIZE(store, "stale"), CTL_SIZE(store, "twice"));
+        }
+        if (ctl_number(kernel, "swapped") > 0 || ctl_number(kernel, "paged_out") > 0)
+                ctl_field("Host's swap:", "%s of it now; paged out by Ballast %s, read back %s",
+                          CTL_SIZE(kernel, "swapped"), CTL_SIZE(kernel, "paged_out"), CTL_SIZE(kernel, "read_back"));
+        if (ctl_number(kernel, "idle_us") > 0)
+                ctl_field("Idle:", "for %" PRIu64 " s", ctl_number(kernel, "idle_us") / BL_SEC);
+}
+
 /* A count of pages of 4 KiB as a size. */
 static const char *pages(const json_t *d, const char *key, char buf[BL_SIZE_BUF])
 {
@@ -105,6 +128,7 @@ enum ctl_exit ctl_cmd_show(struct ctl *c)
         if (!ctl_print_json(c, d)) {
                 print_what(c, d);
                 print_memory(c, d);
+                print_swapped(c, d);
                 print_guest(d);
                 decision = json_object_get(d, "decision");
                 if (json_is_object(decision))

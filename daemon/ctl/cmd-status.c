@@ -49,6 +49,21 @@ static void print_host(const json_t *d)
                 ctl_field("Swap:", "none");
 }
 
+static void print_store(const struct ctl *c, const json_t *d)
+{
+        const json_t *store = json_object_get(d, "store"), *pool = json_object_get(store, "pool");
+        const char *state = ctl_string(store, "state");
+        bool there = strcmp(state, "there") == 0;
+
+        /* an older daemon does not say, and there is no store on most hosts */
+        if (!*state || strcmp(state, "none") == 0)
+                return;
+        printf("%-14s%s%s%s", "Store:", ctl_color(c, there ? CTL_GREEN : CTL_RED), state, ctl_color_end(c));
+        if (json_is_object(pool))
+                printf(", %s of %s used", CTL_SIZE(pool, "used"), CTL_SIZE(pool, "size"));
+        puts(there ? "" : "; guests that swap on it wait (systemctl status ballast-store)");
+}
+
 static void print_vms(const json_t *d)
 {
         const json_t *vms = json_object_get(d, "vms"), *totals = json_object_get(d, "totals");
@@ -98,6 +113,7 @@ enum ctl_exit ctl_cmd_status(struct ctl *c)
                 ctl_field("Ballast:", "%s, answering at %s", ctl_string(d, "version"), c->where);
                 print_state(c, d);
                 print_host(d);
+                print_store(c, d);
                 print_vms(d);
                 print_troubles(c, d);
         }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/ctl/ctl.h"
+#include "daemon/ctl/tiers.h"
 
 const struct ctl_command ctl_commands[] = {
         {
@@ -26,6 +27,20 @@ const struct ctl_command ctl_commands[] = {
                 .max_args = 1,
                 .summary = "Everything about one virtual machine",
                 .run = ctl_cmd_show,
+        },
+        {
+                .name = "tiers",
+                .args = "[WHAT]",
+                .max_args = 3,
+                .summary = "What is held where: the store, zswap, zram, swap",
+                .details = "WHAT changes the host's own tiers, as root, without ballastd:\n"
+                           "  tiers setup zram|zswap|swapfile SIZE   prepares one\n"
+                           "  tiers rollback                         undoes what setup did",
+                .run = ctl_cmd_tiers,
+                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2)"},
+                            {"path", "FILE", false, "the swap file (default: " CTL_TIERS_SWAPFILE ")"},
+                            {"force", NULL, false, "set zram up beside what others have set up"},
+                            {"state-dir", "DIR", false, "where it is written down (default: ballastd's)"}},
         },
         {
                 .name = "plan",
@@ -94,6 +109,19 @@ const struct ctl_command ctl_commands[] = {
                 .options = {{"size", "SIZE", false, "how much, for trim and hints"}},
         },
         {
+                .name = "drain",
+                .args = "[VM]",
+                .max_args = 1,
+                .summary = "Bring back what a virtual machine has swapped on the store",
+                .details = "Its guest takes its pages back, then the disk is unplugged.  It gets no swap on\n"
+                           "the store until it is started anew, or --undo.  Refused, with the figures,\n"
+                           "where its memory or the host's would not hold it.",
+                .run = ctl_cmd_drain,
+                .options = {{"all", NULL, false, "all virtual machines"},
+                            {"wait", NULL, false, "return when it is done"},
+                            {"undo", NULL, false, "let it swap on the store again"}},
+        },
+        {
                 .name = "act",
                 .args = "on|off",
                 .min_args = 1,
@@ -130,7 +158,7 @@ const struct ctl_command ctl_commands[] = {
                 .name = "enroll",
                 .args = "VM",
                 .min_args = 1,
-                .max_args = 1,
+                .max_args = 2, /* the size that --swap may be followed by */
                 .summary = "Show or write the XML that a virtual machine needs",
                 .details = "Shows the change as a unified diff.  What is written takes effect when the VM\n"
                            "is next started.  Works on libvirt directly; ballastd need not run.",
@@ -141,7 +169,11 @@ const struct ctl_command ctl_commands[] = {
                             {"no-autodeflate", NULL, false, "leave the balloon's autodeflate as it is"},
                             {"no-free-page-reporting", NULL, false, "leave free page reporting as it is"},
                             {"channel", "KIND", false, "auto, vsock, virtio-serial or vhost-user-vsock"},
-                            {"no-channel", NULL, false, "no channel for the guest agent"}},
+                            {"no-channel", NULL, false, "no channel for the guest agent"},
+                            {"swap", "SIZE", true, "swap on the host's store (default: by its memory)"},
+                            {"no-swap", NULL, false, "none any more, from its next start on"},
+                            {"group", "NAME", false, "VMs that it shares equal pages with"},
+                            {"swap-limit", "SIZE", false, "host memory that its swap may take"}},
         },
         {0},
 };

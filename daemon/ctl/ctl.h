@@ -143,6 +143,8 @@ enum ctl_exit ctl_cmd_config(struct ctl *c);
 enum ctl_exit ctl_cmd_metrics(struct ctl *c);
 enum ctl_exit ctl_cmd_list(struct ctl *c);
 enum ctl_exit ctl_cmd_show(struct ctl *c);
+enum ctl_exit ctl_cmd_tiers(struct ctl *c);
+enum ctl_exit ctl_cmd_drain(struct ctl *c);
 enum ctl_exit ctl_cmd_plan(struct ctl *c);
 enum ctl_exit ctl_cmd_explain(struct ctl *c);
 enum ctl_exit ctl_cmd_set(struct ctl *c);

@@ -5,17 +5,16 @@
 #include "daemon/virt/domain_vsock.h"
 
 #include <errno.h>
-#include <libvirt/libvirt-qemu.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "daemon/virt/monitor.h"
 #include "daemon/virt/op.h"
+#include "daemon/virt/pci_place.h"
 #include "daemon/virt/qmp.h"
-#include "daemon/virt/virt_error.h"
 #include "daemon/vsock/control.h"
 
-#define PERIPHERAL    "/machine/peripheral" /* where QEMU keeps the devices that have an id */
 #define CONTROL_LIMIT (2 * BL_SEC)
 /* a guest at work lets go of a device within 200 ms */
 #define UNPLUG_LIMIT (2 * BL_SEC)
@@ -65,50 +64,12 @@ uint32_t bl_vsock_cid(const uint8_t uuid[BL_UUID_LEN])
         return 3U + h % (UINT32_MAX - 3U);
 }
 
-/* --- the monitor ---------------------------------------------------------------- */
-
-/* `arguments` becomes the callee's; NULL: out of memory.  `fd` goes with it; -1: none.
- * As bl_qmp_answer, or libvirt's error. */
-static int monitor(virDomainPtr dom, const char *command, json_t *arguments, int fd, json_t **ret, char **ret_message)
-{
-        json_t *q = json_pack("{s:s, s:o}", "execute", command, "arguments", arguments);
-        _cleanup_free_ char *text = q ? json_dumps(q, JSON_COMPACT) : NULL, *answer = NULL;
-        int r;
-
-        json_decref(q);
-        if (!text)
-                return -ENOMEM;
-        if (fd >= 0)
-                r = virDomainQemuMonitorCommandWithFiles(dom, text, 1, &fd, NULL, NULL, &answer, 0);
-        else
-                r = virDomainQemuMonitorCommand(dom, text, &answer, 0);
-        return r < 0 ? bl_virt_error(ret_message) : bl_qmp_answer(answer, ret, ret_message);
-}
-
-static int ask(virDomainPtr dom, const char *command, json_t *arguments, json_t **ret, char **ret_message)
-{
-        return monitor(dom, command, arguments, -1, ret, ret_message);
-}
-
-static int tell(virDomainPtr dom, const char *command, json_t *arguments, char **ret_message)
-{
-        return monitor(dom, command, arguments, -1, NULL, ret_message);
-}
-
-/* Where something has failed already, and that is what is reported. */
-static void tell_anyway(virDomainPtr dom, const char *command, json_t *arguments)
-{
-        _cleanup_free_ char *message = NULL;
-
-        (void)tell(dom, command, arguments, &message);
-}
+/* --- what is there ---------------------------------------------------------------- */
 
 static json_t *with_id(const char *key)
 {
         return json_pack("{s:s}", key, BL_VSOCK_ID);
 }
-
-/* --- what is there ---------------------------------------------------------------- */
 
 struct found {
         bool device;
@@ -121,13 +82,13 @@ static int look(virDomainPtr dom, struct found *ret, char **ret_message)
         struct found f;
         int r;
 
-        r = ask(dom, "qom-list", json_pack("{s:s}", "path", PERIPHERAL), &list, ret_message);
+        r = bl_monitor_ask(dom, "qom-list", json_pack("{s:s}", "path", BL_MONITOR_PERIPHERAL), &list, ret_message);
         if (r < 0)
                 return r;
         f.device = bl_qmp_has_child(list, BL_VSOCK_ID);
         json_decref(list);
         list = NULL;
-        r = ask(dom, "query-chardev", json_object(), &list, ret_message);
+        r = bl_monitor_ask(dom, "query-chardev", json_object(), &list, ret_message);
         if (r < 0)
                 return r;
         f.chardev = bl_qmp_chardev(list, BL_VSOCK_ID);
@@ -136,86 +97,10 @@ static int look(virDomainPtr dom, struct found *ret, char **ret_message)
         return 0;
 }
 
-/* The guest takes its time, and one that is in its firmware or boots forgets it was
- * asked; so it is asked again each time, which QEMU may refuse. */
-static int unplug(virDomainPtr dom, char **ret_message)
-{
-        _cleanup_free_ char *message = NULL;
-        int r = tell(dom, "device_del", with_id("id"), &message);
-
-        if (r == -ENODEV || r == -EREMOTEIO)
-                return 0;
-        *ret_message = BL_TAKE(message);
-        return r;
-}
-
 static int remove_chardev(virDomainPtr dom, const struct found *f, char **ret_message)
 {
-        return f->chardev == BL_QMP_CHARDEV_NONE ? 0 : tell(dom, "chardev-remove", with_id("id"), ret_message);
-}
-
-/* --- where to plug it in ------------------------------------------------------------ */
-
-struct place {
-        char bus[64];
-        char addr[16];
-};
-
-static int set_place(struct place *p, const char *bus, int slot)
-{
-        if ((size_t)snprintf(p->bus, sizeof(p->bus), "%s", bus) >= sizeof(p->bus))
-                return -ENOSPC;
-        (void)snprintf(p->addr, sizeof(p->addr), "0x%x", (unsigned)slot);
-        return 0;
-}
-
-/* 1, 0 or negative errno. */
-static int port_is_free(virDomainPtr dom, const char *port, char **ret_message)
-{
-        json_t *list = NULL;
-        int r;
-
-        /* a port's bus is named as the port */
-        r = ask(dom, "qom-list", json_pack("{s:s+++}", "path", PERIPHERAL "/", port, "/", port), &list, ret_message);
-        if (r < 0)
-                return r;
-        r = !bl_qmp_bus_is_used(list);
-        json_decref(list);
-        return r;
-}
-
-/* The last one: libvirt, which does not know of our device, takes the first. */
-static int find_port(virDomainPtr dom, const json_t *pci, struct place *ret, char **ret_message)
-{
-        const char *port;
-        int r = 0;
-
-        for (size_t n = 0; r == 0; n++) {
-                port = bl_qmp_root_port(pci, n);
-                if (!port)
-                        return -ENOSPC;
-                r = port_is_free(dom, port, ret_message);
-        }
-        /* a port has one slot; QEMU would give a higher one, which no guest looks at */
-        return r < 0 ? r : set_place(ret, port, 0);
-}
-
-/* -ENOSPC: there is none. */
-static int find_place(virDomainPtr dom, struct place *ret, char **ret_message)
-{
-        json_t *pci = NULL;
-        int slot, r;
-
-        r = ask(dom, "query-pci", json_object(), &pci, ret_message);
-        if (r < 0)
-                return r;
-        slot = bl_qmp_free_slot(pci);
-        if (slot == -ENODEV)
-                r = find_port(dom, pci, ret, ret_message);
-        else
-                r = slot == 0 ? -ENOSPC : set_place(ret, "pci.0", slot);
-        json_decref(pci);
-        return r;
+        return f->chardev == BL_QMP_CHARDEV_NONE ? 0
+                                                 : bl_monitor_tell(dom, "chardev-remove", with_id("id"), ret_message);
 }
 
 /* --- attach -------------------------------------------------------------------------- */
@@ -227,30 +112,30 @@ static int add_chardev(virDomainPtr dom, int fd, char **ret_message)
         int r;
 
         /* one that was left over under this name is closed */
-        r = monitor(dom, "getfd", with_id("fdname"), fd, NULL, ret_message);
+        r = bl_monitor(dom, "getfd", with_id("fdname"), fd, NULL, ret_message);
         if (r < 0) {
                 json_decref(chardev);
                 return r;
         }
-        r = tell(dom, "chardev-add", chardev, ret_message);
+        r = bl_monitor_tell(dom, "chardev-add", chardev, ret_message);
         if (r < 0)
-                tell_anyway(dom, "closefd", with_id("fdname"));
+                bl_monitor_tell_anyway(dom, "closefd", with_id("fdname"));
         return r;
 }
 
-static int add_device(virDomainPtr dom, const struct place *p, char **ret_message)
+static int add_device(virDomainPtr dom, const struct bl_pci_place *p, char **ret_message)
 {
-        int r = tell(dom, "device_add",
-                     json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "vhost-user-vsock-pci", "id", BL_VSOCK_ID,
-                               "chardev", BL_VSOCK_ID, "bus", p->bus, "addr", p->addr),
-                     ret_message);
+        int r = bl_monitor_tell(dom, "device_add",
+                                json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "vhost-user-vsock-pci", "id",
+                                          BL_VSOCK_ID, "chardev", BL_VSOCK_ID, "bus", p->bus, "addr", p->addr),
+                                ret_message);
 
         if (r < 0)
-                tell_anyway(dom, "chardev-remove", with_id("id"));
+                bl_monitor_tell_anyway(dom, "chardev-remove", with_id("id"));
         return r;
 }
 
-static int plug(virDomainPtr dom, int fd, const struct place *p, char **ret_message)
+static int plug(virDomainPtr dom, int fd, const struct bl_pci_place *p, char **ret_message)
 {
         struct found f;
         int r;
@@ -266,7 +151,7 @@ static int plug(virDomainPtr dom, int fd, const struct place *p, char **ret_mess
                 return r;
         if (f.device && f.chardev == BL_QMP_CHARDEV_CONNECTED)
                 return 0;
-        tell_anyway(dom, "device_del", with_id("id"));
+        bl_monitor_tell_anyway(dom, "device_del", with_id("id"));
         *ret_message = strdup("its backend ended as soon as it was plugged in");
         return -EREMOTEIO;
 }
@@ -293,7 +178,7 @@ static int get_backend(const struct attach_op *o, int *ret_fd, char **ret_messag
 static int attach(struct attach_op *o, virDomainPtr dom, char **ret_message)
 {
         _cleanup_close_ int fd = -1;
-        struct place p;
+        struct bl_pci_place p;
         struct found f;
         int r;
 
@@ -302,12 +187,12 @@ static int attach(struct attach_op *o, virDomainPtr dom, char **ret_message)
                 return r;
         if (f.device) {
                 o->a = f.chardev == BL_QMP_CHARDEV_CONNECTED ? BL_VSOCK_THERE : BL_VSOCK_UNPLUGGING;
-                return o->a == BL_VSOCK_THERE ? 0 : unplug(dom, ret_message);
+                return o->a == BL_VSOCK_THERE ? 0 : bl_monitor_unplug(dom, BL_VSOCK_ID, ret_message);
         }
         r = remove_chardev(dom, &f, ret_message);
         if (r < 0)
                 return r;
-        r = find_place(dom, &p, ret_message);
+        r = bl_pci_place_find(dom, &p, ret_message);
         if (r < 0)
                 return r;
         r = get_backend(o, &fd, ret_message);
@@ -404,7 +289,7 @@ static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, ch
         (void)conn;
         r = look(dom, &f, ret_message);
         if (r == 0 && f.device) {
-                r = unplug(dom, ret_message);
+                r = bl_monitor_unplug(dom, BL_VSOCK_ID, ret_message);
                 if (r == 0)
                         r = wait_gone(dom, &f, ret_message);
         }

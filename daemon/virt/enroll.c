@@ -66,6 +66,8 @@ static int change_free_page_reporting(const struct bl_enroll_target *t)
         "ballastd plugs no vhost-user-vsock device in any more (its channel is taken out of the metadata); memory " \
         "that became a memfd stays one, which does no harm while ballastd runs"
 
+#define NO_SWAP "it gets no swap on the host's store any more"
+
 #define TAKEN "the channel for ballast-agent (" BL_AGENT_CHANNEL ") is taken away"
 
 static const struct feature {
@@ -86,12 +88,16 @@ static const struct feature {
          "its memory, anonymous until now, becomes a private memfd when it is next started (a vhost-user backend "
          "needs memory with a descriptor)"},
         /* this one counts what those above added */
-        {bl_enroll_add_root_port, offsetof(struct bl_enroll_options, no_channel),
-         "a free PCIe root port, into which the vsock device is plugged"},
+        {bl_enroll_add_root_port, SIZE_MAX, "a free PCIe root port for each device that is plugged in live"},
         {bl_enroll_choose_vhost_user, offsetof(struct bl_enroll_options, no_channel),
          "ballastd plugs a vhost-user-vsock device in at each start (channel='vhost-user-vsock' in the metadata)\n"
          "WARNING: while that device is plugged in, QEMU can neither migrate nor save this VM"},
         {bl_enroll_drop_vhost_user, offsetof(struct bl_enroll_options, no_channel), DROPPED},
+        {bl_enroll_choose_swap, SIZE_MAX,
+         "ballastd plugs a swap disk on the host's store in at each start, and its agent swaps on it\n"
+         "WARNING: while that disk is plugged in, QEMU can neither migrate nor save this VM ('ballastctl drain' "
+         "first)"},
+        {bl_enroll_drop_swap, SIZE_MAX, NO_SWAP},
 };
 
 static bool is_off(const struct bl_enroll_options *o, const struct feature *f)
@@ -157,6 +163,11 @@ int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret
         int r;
 
         r = open_domain(xml, &doc, &t, ret_message);
+        if (r == 0 && o) {
+                t.swap = o->swap;
+                t.no_swap = o->no_swap;
+                t.no_channel = o->no_channel;
+        }
         if (r == 0)
                 r = choose_channel(&t, o, ret_message);
         if (r < 0)
@@ -186,28 +197,43 @@ int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret
         return 1;
 }
 
+static void say_taken(char **ret_message, bool channel, bool dropped, bool swap)
+{
+        const char *const texts[] = {channel ? TAKEN : "", dropped ? DROPPED : "", swap ? NO_SWAP : ""};
+        char *s = NULL;
+
+        if (!ret_message)
+                return;
+        if (asprintf(&s, "%s%s%s%s%s", texts[0], channel && (dropped || swap) ? "\n" : "", texts[1],
+                     dropped && swap ? "\n" : "", texts[2]) < 0)
+                s = NULL;
+        *ret_message = s;
+}
+
 int bl_unenroll_xml(const char *xml, char **ret_new, char **ret_message)
 {
         _cleanup_(bl_xml_docp) xmlDoc *doc = NULL;
         _cleanup_free_ char *new_xml = NULL;
         xmlNode *channel;
         struct bl_enroll_target t;
-        bool dropped;
+        bool dropped, swap;
         int r;
 
         r = open_domain(xml, &doc, &t, ret_message);
         if (r < 0)
                 return r;
+        t.no_swap = true;
+        swap = bl_enroll_drop_swap(&t) > 0;
         dropped = bl_enroll_drop_vhost_user(&t) > 0;
         channel = bl_enroll_find_channel(t.devices);
-        if (!channel && !dropped)
+        if (!channel && !dropped && !swap)
                 return 0;
         if (channel)
                 bl_xml_take_out(channel);
         r = bl_xml_write(doc, xml, &new_xml);
         if (r < 0)
                 return r;
-        say(ret_message, !dropped ? TAKEN : !channel ? DROPPED : TAKEN "\n" DROPPED);
+        say_taken(ret_message, channel, dropped, swap);
         *ret_new = BL_TAKE(new_xml);
         return 1;
 }

@@ -11,6 +11,8 @@
 
 #include <stdbool.h>
 
+struct bl_vm_metadata;
+
 enum bl_enroll_channel {
         BL_ENROLL_VIRTIO_SERIAL, /* a port org.ballast.agent.0 */
         /* that, as the way to fall back to, and the kernel's <vsock> with a CID of libvirt's choice */
@@ -27,6 +29,8 @@ struct bl_enroll_options {
         bool no_autodeflate; /* leave deflate-on-oom as it is */
         bool no_free_page_reporting; /* leave it as it is */
         bool no_channel; /* none of these */
+        const struct bl_vm_metadata *swap; /* swap, swap_limit and group, where given; NULL: all as they are */
+        bool no_swap; /* takes these out */
 };
 
 /*
@@ -37,7 +41,7 @@ struct bl_enroll_options {
  */
 int bl_enroll_xml(const char *xml, const struct bl_enroll_options *o, char **ret_new, char **ret_message);
 
-/* The opposite: takes away the agent channel and vhost-user-vsock (the balloon
+/* The opposite: takes away the agent channel, swap on the store and vhost-user-vsock (the balloon
  * options, <vsock> and the memfd stay; they are harmless).  Same results. */
 int bl_unenroll_xml(const char *xml, char **ret_new, char **ret_message);
 

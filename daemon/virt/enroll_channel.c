@@ -7,6 +7,7 @@
 
 #include <ballast/cleanup.h>
 
+#include "daemon/util/size.h"
 #include "daemon/virt/domain_xml.h"
 #include "daemon/virt/xml_edit.h"
 #include "daemon/virt/xml_util.h"
@@ -173,15 +174,36 @@ static int ports_spoken_for(const xmlNode *devices)
         return !serial + !has_pci_address(bl_xml_child(devices, "memballoon"));
 }
 
+static xmlNode *find_metadata(const xmlNode *domain)
+{
+        xmlNode *n = bl_xml_child(bl_xml_child(domain, "metadata"), NULL);
+
+        while (n && !(n->ns && strcmp((const char *)n->ns->href, BL_METADATA_URI) == 0))
+                n = bl_xml_next(n->next, NULL);
+        return n;
+}
+
+static bool wants_vsock_port(const struct bl_enroll_target *t)
+{
+        return t->channel == BL_ENROLL_VHOST_USER_VSOCK && !t->no_channel;
+}
+
+static bool wants_swap(const struct bl_enroll_target *t)
+{
+        _cleanup_free_ char *now = bl_xml_attr(find_metadata(t->domain), "swap");
+
+        return !t->no_swap && (now || (t->swap && t->swap->swap != BL_UNSET));
+}
+
 /* pcie.0 itself cannot be plugged into, and libvirt leaves a port free only in a
  * definition that came without any. */
 int bl_enroll_add_root_port(const struct bl_enroll_target *t)
 {
-        int missing, changed = 0;
+        int wanted = wants_vsock_port(t) + wants_swap(t), missing, changed = 0;
 
-        if (t->channel != BL_ENROLL_VHOST_USER_VSOCK || !is_q35(t->domain))
+        if (wanted == 0 || !is_q35(t->domain))
                 return 0;
-        missing = 1 + ports_spoken_for(t->devices) - free_ports(t->devices);
+        missing = wanted + ports_spoken_for(t->devices) - free_ports(t->devices);
         for (; missing > 0; missing--, changed = 1) {
                 xmlNode *c = bl_xml_new(t->devices, "controller");
 
@@ -195,15 +217,6 @@ int bl_enroll_add_root_port(const struct bl_enroll_target *t)
                 }
         }
         return changed;
-}
-
-static xmlNode *find_metadata(const xmlNode *domain)
-{
-        xmlNode *n = bl_xml_child(bl_xml_child(domain, "metadata"), NULL);
-
-        while (n && !(n->ns && strcmp((const char *)n->ns->href, BL_METADATA_URI) == 0))
-                n = bl_xml_next(n->next, NULL);
-        return n;
 }
 
 bool bl_enroll_is_vhost_user(const xmlNode *domain)
@@ -243,20 +256,74 @@ int bl_enroll_choose_vhost_user(const struct bl_enroll_target *t)
         return n && bl_xml_set(n, "channel", BL_CHANNEL_NAME_VHOST_USER_VSOCK) == 0 ? 1 : -ENOMEM;
 }
 
+static void drop_if_empty(xmlNode *n)
+{
+        xmlNode *metadata = n->parent;
+
+        if (n->properties || bl_xml_child(n, NULL))
+                return;
+        bl_xml_take_out(n);
+        if (!bl_xml_child(metadata, NULL))
+                bl_xml_take_out(metadata);
+}
+
 int bl_enroll_drop_vhost_user(const struct bl_enroll_target *t)
 {
-        xmlNode *n = find_metadata(t->domain), *metadata;
+        xmlNode *n = find_metadata(t->domain);
 
         if (!n || t->channel == BL_ENROLL_VHOST_USER_VSOCK || !bl_enroll_is_vhost_user(t->domain))
                 return 0;
         (void)xmlUnsetProp(n, (const xmlChar *)"channel");
-        if (n->properties || bl_xml_child(n, NULL))
-                return 1;
-        metadata = n->parent;
-        bl_xml_take_out(n);
-        if (!bl_xml_child(metadata, NULL))
-                bl_xml_take_out(metadata);
+        drop_if_empty(n);
         return 1;
+}
+
+/* --- swap -------------------------------------------------------------------------- */
+
+static const char *const swap_attributes[] = {"swap", "group", "swap-limit"};
+
+int bl_enroll_choose_swap(const struct bl_enroll_target *t)
+{
+        char size[BL_SIZE_BUF], limit[BL_SIZE_BUF];
+        const char *values[] = {NULL, NULL, NULL};
+        xmlNode *n = find_metadata(t->domain);
+        int changed = 0;
+
+        if (!t->swap || t->no_swap)
+                return 0;
+        if (t->swap->swap == BL_SWAP_AUTO)
+                values[0] = "auto";
+        else if (t->swap->swap != BL_UNSET)
+                values[0] = bl_size_format_exact(t->swap->swap, size, sizeof(size));
+        if (t->swap->group[0])
+                values[1] = t->swap->group;
+        if (t->swap->swap_limit != BL_UNSET)
+                values[2] = bl_size_format_exact(t->swap->swap_limit, limit, sizeof(limit));
+        for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
+                if (!values[i] || (n && bl_xml_attr_is(n, swap_attributes[i], values[i])))
+                        continue;
+                if (!n)
+                        n = add_metadata(t);
+                if (!n || bl_xml_set(n, swap_attributes[i], values[i]) < 0)
+                        return -ENOMEM;
+                changed = 1;
+        }
+        return changed;
+}
+
+int bl_enroll_drop_swap(const struct bl_enroll_target *t)
+{
+        xmlNode *n = find_metadata(t->domain);
+        int changed = 0;
+
+        if (!n || !t->no_swap)
+                return 0;
+        for (size_t i = 0; i < sizeof(swap_attributes) / sizeof(*swap_attributes); i++)
+                if (xmlUnsetProp(n, (const xmlChar *)swap_attributes[i]) == 0)
+                        changed = 1;
+        if (changed)
+                drop_if_empty(n);
+        return changed;
 }
 
 const char *bl_enroll_why_no_vhost_user(const struct bl_enroll_target *t)

@@ -7,10 +7,13 @@
 #include <stdbool.h>
 
 #include "daemon/virt/enroll.h"
+#include "daemon/virt/metadata.h"
 
 struct bl_enroll_target {
         xmlNode *domain, *devices;
         enum bl_enroll_channel channel;
+        const struct bl_vm_metadata *swap; /* NULL: as it is */
+        bool no_channel, no_swap;
 };
 
 xmlNode *bl_enroll_find_channel(const xmlNode *devices);
@@ -26,5 +29,7 @@ int bl_enroll_change_memory(const struct bl_enroll_target *t);
 int bl_enroll_add_root_port(const struct bl_enroll_target *t);
 int bl_enroll_choose_vhost_user(const struct bl_enroll_target *t);
 int bl_enroll_drop_vhost_user(const struct bl_enroll_target *t);
+int bl_enroll_choose_swap(const struct bl_enroll_target *t);
+int bl_enroll_drop_swap(const struct bl_enroll_target *t);
 
 #endif

@@ -17,6 +17,16 @@
 /* More shares than this can only be a mistake, and would overflow products. */
 #define SHARES_MAX UINT64_C(1000000000000)
 
+/* Less is no swap area for Linux, and more no guest has. */
+#define SWAP_MIN BL_MIB
+#define SWAP_MAX (64 * 1024 * BL_GIB)
+
+/* What the planned squeeze is multiplied with for swap='auto': pages that are swapped in stay in
+ * their slots too, and one that runs full ends at the guest's OOM killer. */
+#define SWAP_AUTO_LEAST       (16 * BL_MIB)
+#define SWAP_AUTO_NUMERATOR   5
+#define SWAP_AUTO_DENOMINATOR 4
+
 static int bad(char **ret_message, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static int bad(char **ret_message, const char *format, ...)
@@ -86,6 +96,33 @@ static int parse_channel(const char *value, struct bl_vm_metadata *m, char **ret
         return 0;
 }
 
+static int parse_swap(const char *value, struct bl_vm_metadata *m, char **ret_message)
+{
+        uint64_t bytes;
+
+        if (strcmp(value, "auto") == 0) {
+                m->swap = BL_SWAP_AUTO;
+                return 0;
+        }
+        if (bl_size_parse(value, &bytes) < 0 || bytes < SWAP_MIN || bytes > SWAP_MAX)
+                return bad(ret_message,
+                           "swap='%s' is not understood: give auto or a size from 1MiB to 64TiB, such as swap='1GiB'",
+                           value);
+        m->swap = bytes;
+        return 0;
+}
+
+static int parse_group(const char *value, struct bl_vm_metadata *m, char **ret_message)
+{
+        if (!bl_metadata_group_ok(value))
+                return bad(ret_message,
+                           "group='%s' is not understood: give a name of 1 to %u letters, digits or signs, without "
+                           "blanks",
+                           value, BL_METADATA_GROUP - 1);
+        (void)snprintf(m->group, sizeof(m->group), "%s", value);
+        return 0;
+}
+
 static int parse_attribute(const char *name, const char *value, struct bl_vm_metadata *m, char **ret_message)
 {
         if (strcmp(name, "reservation") == 0)
@@ -98,8 +135,28 @@ static int parse_attribute(const char *name, const char *value, struct bl_vm_met
                 return parse_manage(value, m, ret_message);
         if (strcmp(name, "channel") == 0)
                 return parse_channel(value, m, ret_message);
-        return bad(ret_message, "there is no setting '%s': there are reservation, limit, shares, manage and channel",
+        if (strcmp(name, "swap") == 0)
+                return parse_swap(value, m, ret_message);
+        if (strcmp(name, "group") == 0)
+                return parse_group(value, m, ret_message);
+        if (strcmp(name, "swap-limit") == 0)
+                return parse_size(name, value, &m->swap_limit, ret_message);
+        return bad(ret_message,
+                   "there is no setting '%s': there are reservation, limit, shares, manage, channel, swap, group and "
+                   "swap-limit",
                    name);
+}
+
+bool bl_metadata_group_ok(const char *name)
+{
+        size_t len = strlen(name);
+
+        if (len == 0 || len >= BL_METADATA_GROUP)
+                return false;
+        for (size_t i = 0; i < len; i++)
+                if (name[i] <= ' ' || name[i] > '~')
+                        return false;
+        return true;
 }
 
 int bl_vm_metadata_parse_node(const xmlNode *element, struct bl_vm_metadata *ret, char **ret_message)
@@ -136,6 +193,27 @@ int bl_vm_metadata_parse(const char *xml, struct bl_vm_metadata *ret, char **ret
         return bl_vm_metadata_parse_node(root, ret, ret_message);
 }
 
+/* A text that may hold what XML gives a meaning to. */
+static void put_attribute(FILE *f, const char *name, const char *value)
+{
+        fprintf(f, " %s='", name);
+        for (const char *p = value; *p; p++)
+                switch (*p) {
+                case '&':
+                        fputs("&amp;", f);
+                        break;
+                case '<':
+                        fputs("&lt;", f);
+                        break;
+                case '\'':
+                        fputs("&apos;", f);
+                        break;
+                default:
+                        fputc(*p, f);
+                }
+        fputc('\'', f);
+}
+
 int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
 {
         static const char *const shares_names[] = {
@@ -147,7 +225,8 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
         FILE *f;
 
         if (m->reservation == BL_UNSET && m->limit == BL_UNSET && m->shares_kind == BL_SHARES_KIND_UNSET &&
-            m->manage < 0 && m->channel == BL_CHANNEL_UNSET) {
+            m->manage < 0 && m->channel == BL_CHANNEL_UNSET && m->swap == BL_UNSET && m->swap_limit == BL_UNSET &&
+            !m->group[0]) {
                 *ret = NULL;
                 return 0;
         }
@@ -167,6 +246,14 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
                 fprintf(f, " manage='%s'", m->manage ? "yes" : "no");
         if (m->channel != BL_CHANNEL_UNSET)
                 fprintf(f, " channel='%s'", channel_names[m->channel]);
+        if (m->swap == BL_SWAP_AUTO)
+                fputs(" swap='auto'", f);
+        else if (m->swap != BL_UNSET)
+                fprintf(f, " swap='%s'", bl_size_format_exact(m->swap, size, sizeof(size)));
+        if (m->group[0])
+                put_attribute(f, "group", m->group);
+        if (m->swap_limit != BL_UNSET)
+                fprintf(f, " swap-limit='%s'", bl_size_format_exact(m->swap_limit, size, sizeof(size)));
         fputs("/>", f);
         if (fclose(f) != 0) {
                 free(text);
@@ -210,4 +297,24 @@ void bl_vm_metadata_merge(struct bl_vm_metadata *m, const struct bl_vm_metadata 
                 m->manage = over->manage;
         if (over->channel != BL_CHANNEL_UNSET)
                 m->channel = over->channel;
+        if (over->swap != BL_UNSET)
+                m->swap = over->swap;
+        if (over->swap_limit != BL_UNSET)
+                m->swap_limit = over->swap_limit;
+        if (over->group[0])
+                memcpy(m->group, over->group, sizeof(m->group));
+}
+
+uint64_t bl_vm_metadata_swap(const struct bl_vm_metadata *m, uint64_t max, uint64_t reservation)
+{
+        uint64_t squeeze = bl_sub_sat(max, reservation), bytes = m->swap;
+
+        if (m->swap == BL_UNSET)
+                return 0;
+        if (m->swap == BL_SWAP_AUTO) {
+                bytes = bl_mul_sat(squeeze / SWAP_AUTO_DENOMINATOR, SWAP_AUTO_NUMERATOR);
+                /* nothing can be squeezed of all that it has; and a larger one keeps pages twice */
+                bytes = bl_max(SWAP_AUTO_LEAST, bl_min(bytes, max));
+        }
+        return bl_min(bl_add_sat(bytes, BL_MIB - 1), SWAP_MAX) / BL_MIB * BL_MIB;
 }

@@ -4,18 +4,22 @@
  *
  *      <ballast:memory xmlns:ballast='urn:org.ballast1:vm:1'
  *              reservation='256MiB' limit='2GiB' shares='normal' manage='yes'
- *              channel='vhost-user-vsock'/>
+ *              channel='vhost-user-vsock' swap='1GiB' group='web' swap-limit='256MiB'/>
  *
  * Every attribute is optional.  Sizes: a number with B, KiB, MiB, GiB or TiB
  * (K, M, G, T mean the same; a bare number is bytes).  shares: low, normal,
  * high (5, 10, 20 per MiB configured, as in ESX) or a number.  manage: yes, no.
  * channel: auto (by what the domain has), vhost-user-vsock (ballastd plugs such
- * a device in at each start).
+ * a device in at each start).  swap: size of its swap on ballast-store, or 'auto' (1.25 times
+ * the planned squeeze: what lies between its memory and its reservation); absent: none.  group: the trust group
+ * that it shares pages with; absent: DefaultGroup= of ballast.conf, or none.  swap-limit: host memory
+ * that its swap may take before it goes to the disk tier.
  */
 #ifndef BALLAST_VIRT_METADATA_H
 #define BALLAST_VIRT_METADATA_H
 
 #include <libxml/tree.h>
+#include <stdbool.h>
 
 #include <ballast/units.h>
 
@@ -42,6 +46,9 @@ enum bl_channel_kind {
         BL_CHANNEL_VHOST_USER_VSOCK,
 };
 
+#define BL_SWAP_AUTO      UINT64_C(0)
+#define BL_METADATA_GROUP 64U /* bytes with NUL: printable ASCII without blanks; BL_STORE_GROUP */
+
 struct bl_vm_metadata {
         uint64_t reservation; /* BL_UNSET: not given */
         uint64_t limit;
@@ -49,11 +56,15 @@ struct bl_vm_metadata {
         uint64_t shares; /* for NUMBER */
         int manage; /* 1, 0; -1 not given */
         enum bl_channel_kind channel;
+        uint64_t swap; /* bytes; BL_SWAP_AUTO; BL_UNSET: none */
+        uint64_t swap_limit; /* BL_UNSET: none */
+        char group[BL_METADATA_GROUP]; /* "": not given */
 };
 
 #define BL_VM_METADATA_NONE                                                                                    \
         {                                                                                                      \
                 .reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_UNSET, .manage = -1, \
+                .swap = BL_UNSET, .swap_limit = BL_UNSET,                                                      \
         }
 
 /* Parses the element.  -EINVAL with *ret_message (allocated; says which
@@ -69,6 +80,12 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret);
 
 /* Shares in force for a VM with `max` bytes configured; unset counts as normal. */
 uint64_t bl_vm_metadata_shares(const struct bl_vm_metadata *m, uint64_t max);
+
+/* Size of its swap on the store for a VM with `max` bytes configured, whole MiB; 0: it is to have none. */
+uint64_t bl_vm_metadata_swap(const struct bl_vm_metadata *m, uint64_t max, uint64_t reservation);
+
+/* May it be a trust group's name? */
+bool bl_metadata_group_ok(const char *name);
 
 /* Lays the fields of `over` that are given over `m`. */
 void bl_vm_metadata_merge(struct bl_vm_metadata *m, const struct bl_vm_metadata *over);

@@ -62,6 +62,15 @@ bool bl_qmp_has_child(const json_t *list, const char *name)
         return false;
 }
 
+bool bl_qmp_has_node(const json_t *list, const char *name)
+{
+        const json_t *one;
+        size_t i;
+
+        json_array_foreach(list, i, one) if (strcmp(string(one, "node-name"), name) == 0) return true;
+        return false;
+}
+
 bool bl_qmp_bus_is_used(const json_t *list)
 {
         const json_t *one;

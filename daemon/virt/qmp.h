@@ -17,6 +17,8 @@ int bl_qmp_answer(const char *text, json_t **ret, char **ret_message);
 
 /* qom-list: is there a child of this name? */
 bool bl_qmp_has_child(const json_t *list, const char *name);
+/* query-named-block-nodes: is there a node of this name? */
+bool bl_qmp_has_node(const json_t *list, const char *name);
 /* qom-list of a PCI bus: does it have devices? */
 bool bl_qmp_bus_is_used(const json_t *list);
 

@@ -100,24 +100,55 @@ static int fake_status(struct bl_manager *m, json_t **ret)
         m->reads++;
         if (rolling)
                 m->rollback_polls--;
-        return fake_give(
-                json_pack("{si ss sb ss sb ss si "
-                          "s{ss so so so si} s{so so so so so so} s{sb si si} s{so so} "
-                          "s{ss sb sn} s{si si si si si} s{so so so so} s[{ss ss}] s[s] s{sb si}}",
-                          "schema", BL_SCHEMA_VERSION, "version", BALLAST_VERSION, "acting", m->acting, "acting_from",
-                          "config", "held", m->held, "state", m->state, "since_us", 0, "budget", "kind", "ram", "bytes",
-                          fake_size(24 * BL_GIB), "used", fake_size(20 * BL_GIB), "free", fake_size(4 * BL_GIB),
-                          "growth_per_s", 1048576, "marks", "min_free", fake_size(900 * BL_MIB), "high",
-                          fake_size(3600 * BL_MIB), "clear", fake_size(900 * BL_MIB), "soft", fake_size(576 * BL_MIB),
-                          "hard", fake_size(288 * BL_MIB), "low", fake_size(144 * BL_MIB), "psi", "known", true,
-                          "some_us", 1234, "full_us", 12, "swap", "total", fake_size(2 * BL_GIB), "free",
-                          fake_size(BL_GIB), "libvirt", "uri", "qemu:///system", "connected", true, "error", "vms",
-                          "known", (int)FAKE_N_VMS, "managed", 5, "held", 2, "stuck", 1, "not_reclaimable", 1, "totals",
-                          "max", fake_size(71 * BL_GIB), "actual", fake_size(70 * BL_GIB), "resident",
-                          fake_size(69 * BL_GIB), "taken", fake_size(BL_GIB), "conflicts", "name", "ksmtuned", "what",
-                          "ksmtuned also steers KSM", "warnings", "vm_swappiness is 100", "rollback", "running",
-                          rolling, "vms_left", rolling ? m->rollback_polls : 0),
-                ret);
+        return fake_give(json_pack("{si ss sb ss sb ss si "
+                                   "s{ss so so so si} s{so so so so so so} s{sb si si} s{ss s{so so so}} s{so so} "
+                                   "s{ss sb sn} s{si si si si si} s{so so so so} s[{ss ss}] s[s] s{sb si}}",
+                                   "schema", BL_SCHEMA_VERSION, "version", BALLAST_VERSION, "acting", m->acting,
+                                   "acting_from", "config", "held", m->held, "state", m->state, "since_us", 0, "budget",
+                                   "kind", "ram", "bytes", fake_size(24 * BL_GIB), "used", fake_size(20 * BL_GIB),
+                                   "free", fake_size(4 * BL_GIB), "growth_per_s", 1048576, "marks", "min_free",
+                                   fake_size(900 * BL_MIB), "high", fake_size(3600 * BL_MIB), "clear",
+                                   fake_size(900 * BL_MIB), "soft", fake_size(576 * BL_MIB), "hard",
+                                   fake_size(288 * BL_MIB), "low", fake_size(144 * BL_MIB), "psi", "known", true,
+                                   "some_us", 1234, "full_us", 12, "store", "state", "there", "pool", "size",
+                                   fake_size(4 * BL_GIB), "ready", fake_size(BL_GIB), "used", fake_size(100 * BL_MIB),
+                                   "swap", "total", fake_size(2 * BL_GIB), "free", fake_size(BL_GIB), "libvirt", "uri",
+                                   "qemu:///system", "connected", true, "error", "vms", "known", (int)FAKE_N_VMS,
+                                   "managed", 5, "held", 2, "stuck", 1, "not_reclaimable", 1, "totals", "max",
+                                   fake_size(71 * BL_GIB), "actual", fake_size(70 * BL_GIB), "resident",
+                                   fake_size(69 * BL_GIB), "taken", fake_size(BL_GIB), "conflicts", "name", "ksmtuned",
+                                   "what", "ksmtuned also steers KSM", "warnings", "vm_swappiness is 100", "rollback",
+                                   "running", rolling, "vms_left", rolling ? m->rollback_polls : 0),
+                         ret);
+}
+
+/* web1 swaps on the store, web2 waits for room there, and the host's kernel has some of web1 and slow. */
+static json_t *fake_store_of(const struct fake_vm *v)
+{
+        bool on = strcmp(v->name, "web1") == 0, waiting = strcmp(v->name, "web2") == 0;
+        uint64_t one = on ? BL_MIB : 0;
+
+        return json_pack("{ss ss? so so? so so so so so so so so so? sn ss so so so}", "stage",
+                         on        ? "on"
+                         : waiting ? "waiting"
+                                   : "none",
+                         "why", waiting ? "the store has no room for 640 MiB: 200 MiB are left" : NULL, "size",
+                         fake_size(on || waiting ? 640 * BL_MIB : 0), "used", on ? fake_size(300 * BL_MIB) : NULL,
+                         "swapped", fake_size(one * 310), "held", fake_size(one * 290), "zero", fake_size(one * 20),
+                         "shared", fake_size(one * 110), "stored", fake_size(one * 61), "disk", fake_size(one * 12),
+                         "stale", fake_size(one * 10), "twice", fake_size(one * 4), "ratio",
+                         on ? fake_size(3100) : NULL, "limit", "group", on ? "web" : "", "writes", fake_size(one / 7),
+                         "reads", fake_size(one / 9), "errors", fake_size(0));
+}
+
+static json_t *fake_kernel_of(const struct fake_vm *v)
+{
+        uint64_t swapped = strcmp(v->name, "slow") == 0 ? 128 * BL_MIB : strcmp(v->name, "web1") == 0 ? BL_MIB : 0;
+
+        return json_pack("{so so so so so so sb ss?}", "swapped", fake_size(swapped), "paged_out", fake_size(swapped),
+                         "read_back", fake_size(swapped / 64), "read_back_per_s", fake_size(4096), "backoff_us",
+                         fake_size(0), "idle_us", fake_size(swapped ? 90 * BL_SEC : 0), "by_cgroup", false, "why",
+                         v->why_not);
 }
 
 static json_t *fake_vm_json(const struct fake_vm *v)
@@ -134,18 +165,18 @@ static json_t *fake_vm_json(const struct fake_vm *v)
                 (void)json_object_set_new(stats, "caches", fake_size(v->actual / 4));
                 (void)json_object_set_new(stats, "swap_in", fake_size(0));
         }
-        return json_pack("{ss ss si ss sb ss sb ss? so so so so so so so so so so so so sb sb sb sb so sn s{ss ss sb "
-                         "so so}}",
-                         "name", v->name, "uuid", v->uuid, "pid", 4711, "run", v->run, "managed", !v->why_not, "hold",
-                         v->hold, "reclaimable", !v->why_not, "why_not", v->why_not, "max", fake_size(v->max), "limit",
-                         fake_size(v->max), "reservation", fake_size(v->max / 4), "shares", fake_size(1000), "actual",
-                         fake_size(v->actual), "target", fake_size(v->actual), "original", fake_size(v->max),
-                         "resident", fake_size(v->resident), "overhead", fake_size(64 * BL_MIB), "floor",
-                         fake_size(v->actual / 2), "want", fake_size(v->actual), "speed", fake_size(100 * BL_MIB),
-                         "stuck", v->stuck, "lying", false, "hung", false, "oom_deflates", false, "stats", stats,
-                         "agent", "decision", "reason", v->reason, "sentence", v->sentence, "act",
-                         strncmp(v->reason, "take", 4) == 0, "from", fake_size(v->actual), "to",
-                         fake_size(v->actual - 256 * BL_MIB));
+        return json_pack(
+                "{so so ss ss si ss sb ss sb ss? so so so so so so so so so so so so sb sb sb sb so sn s{ss ss "
+                "sb so so}}",
+                "store", fake_store_of(v), "kernel", fake_kernel_of(v), "name", v->name, "uuid", v->uuid, "pid", 4711,
+                "run", v->run, "managed", !v->why_not, "hold", v->hold, "reclaimable", !v->why_not, "why_not",
+                v->why_not, "max", fake_size(v->max), "limit", fake_size(v->max), "reservation", fake_size(v->max / 4),
+                "shares", fake_size(1000), "actual", fake_size(v->actual), "target", fake_size(v->actual), "original",
+                fake_size(v->max), "resident", fake_size(v->resident), "overhead", fake_size(64 * BL_MIB), "floor",
+                fake_size(v->actual / 2), "want", fake_size(v->actual), "speed", fake_size(100 * BL_MIB), "stuck",
+                v->stuck, "lying", false, "hung", false, "oom_deflates", false, "stats", stats, "agent", "decision",
+                "reason", v->reason, "sentence", v->sentence, "act", strncmp(v->reason, "take", 4) == 0, "from",
+                fake_size(v->actual), "to", fake_size(v->actual - 256 * BL_MIB));
 }
 
 static int fake_list(struct bl_manager *m, json_t **ret)
@@ -197,6 +228,57 @@ static int fake_show(struct bl_manager *m, const char *vm, json_t **ret)
         (void)json_object_set_new(doc, "schema", json_integer(BL_SCHEMA_VERSION));
         (void)json_object_set_new(doc, "history", fake_events(v->name));
         return fake_give(doc, ret);
+}
+
+static json_t *fake_named(json_t *doc, const struct fake_vm *v)
+{
+        (void)json_object_set_new(doc, "name", json_string(v->name));
+        (void)json_object_set_new(doc, "uuid", json_string(v->uuid));
+        return doc;
+}
+
+static int fake_tiers(struct bl_manager *m, json_t **ret)
+{
+        json_t *vms = json_array(), *kernel_vms = json_array(), *store, *kernel;
+
+        m->reads++;
+        for (size_t i = 0; i < FAKE_N_VMS; i++) {
+                (void)json_array_append_new(vms, fake_named(fake_store_of(&fake_vms[i]), &fake_vms[i]));
+                (void)json_array_append_new(kernel_vms, fake_named(fake_kernel_of(&fake_vms[i]), &fake_vms[i]));
+        }
+        store = json_pack("{ss so so s{so so so} so so so so so so so so so s{so so sb} so so so so so so so so so so "
+                          "so so so so s{so so so so so}}",
+                          "state", "there", "age_us", fake_size(200000), "incarnation", fake_size(4711), "pool", "size",
+                          fake_size(4 * BL_GIB), "ready", fake_size(BL_GIB), "used", fake_size(100 * BL_MIB), "stored",
+                          fake_size(103 * BL_MIB), "payload", fake_size(90 * BL_MIB), "slack", fake_size(6 * BL_MIB),
+                          "tables", fake_size(4 * BL_MIB), "index", fake_size(3 * BL_MIB), "fixed",
+                          fake_size(5 * BL_MIB), "held", fake_size(290 * BL_MIB), "zero", fake_size(20 * BL_MIB),
+                          "unique", fake_size(180 * BL_MIB), "disk", "size", fake_size(20 * BL_GIB), "used",
+                          fake_size(12 * BL_MIB), "failed", false, "headroom", fake_size(3 * BL_GIB), "promised",
+                          fake_size(640 * BL_MIB), "backing", fake_size(24 * BL_GIB), "ratio", fake_size(3100), "dedup",
+                          fake_size(6200), "overall", fake_size(2400), "writes",
+                          fake_size(120000 + 500 * (uint64_t)m->reads), "reads", fake_size(30000), "trims",
+                          fake_size(9000), "dedup_hits", fake_size(41000), "demoted", fake_size(12 * BL_MIB),
+                          "disk_reads", fake_size(12), "errors", fake_size(0), "waiting", fake_size(0), "latency",
+                          "write_p50_us", fake_size(180), "write_p99_us", fake_size(2100), "read_p50_us", fake_size(70),
+                          "read_p99_us", fake_size(12800), "oldest_us", fake_size(0));
+        kernel = json_pack(
+                "{s[{ss ss so so so so so so}] s{sb sb ss so so so so} s[{ss ss so so si}] so s{so so so} so}", "zram",
+                "name", "zram0", "algorithm", "lz4", "size", fake_size(2 * BL_GIB), "held", fake_size(100 * BL_MIB),
+                "same", fake_size(20 * BL_MIB), "compressed", fake_size(38 * BL_MIB), "used", fake_size(40 * BL_MIB),
+                "ratio", fake_size(4000), "zswap", "there", true, "enabled", true, "compressor", "lz4",
+                "max_pool_percent", fake_size(20), "held", fake_size(8 * BL_MIB), "used", fake_size(3 * BL_MIB),
+                "ratio", fake_size(3750), "swaps", "path", "/dev/zram0", "kind", "device", "size",
+                fake_size(2 * BL_GIB), "used", fake_size(129 * BL_MIB), "priority", 100, "vms", kernel_vms, "all",
+                "swapped", fake_size(129 * BL_MIB), "paged_out", fake_size(129 * BL_MIB), "read_back",
+                fake_size(2 * BL_MIB), "cpu_us", fake_size(123456));
+        return fake_give(json_pack("{si so so s{so so so so so so so so} so}", "schema", BL_SCHEMA_VERSION, "store",
+                                   store, "vms", vms, "all", "swapped", fake_size(310 * BL_MIB), "held",
+                                   fake_size(290 * BL_MIB), "zero", fake_size(20 * BL_MIB), "shared",
+                                   fake_size(110 * BL_MIB), "stored", fake_size(61 * BL_MIB), "disk",
+                                   fake_size(12 * BL_MIB), "stale", fake_size(10 * BL_MIB), "twice",
+                                   fake_size(4 * BL_MIB), "kernel", kernel),
+                         ret);
 }
 
 static int fake_plan(struct bl_manager *m, json_t **ret)
@@ -313,6 +395,11 @@ static void fake_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_f
         fake_answer(m, vm, hold ? "held" : "released", done, userdata);
 }
 
+static void fake_drain(struct bl_manager *m, const char *vm, bool undo, bl_done_fn done, void *userdata)
+{
+        fake_answer(m, vm, undo ? "not drained" : "draining", done, userdata);
+}
+
 static void fake_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata)
 {
         m->acting = on;
@@ -341,6 +428,7 @@ static const struct bl_control_ops fake_ops = {
         .status = fake_status,
         .list = fake_list,
         .show = fake_show,
+        .tiers = fake_tiers,
         .plan = fake_plan,
         .explain = fake_explain,
         .config = fake_config,
@@ -348,6 +436,7 @@ static const struct bl_control_ops fake_ops = {
         .set_vm = fake_set_vm,
         .balloon = fake_balloon,
         .hold = fake_hold,
+        .drain = fake_drain,
         .act = fake_act,
         .rollback = fake_rollback,
         .reload = fake_reload,

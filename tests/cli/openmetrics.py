@@ -4,7 +4,8 @@
 import re
 import sys
 
-SUFFIXES = {"gauge": [""], "counter": ["_total", "_created"], "info": ["_info"], "stateset": [""], "unknown": [""]}
+SUFFIXES = {"gauge": [""], "counter": ["_total", "_created"], "info": ["_info"], "stateset": [""],
+            "summary": ["", "_sum", "_count"], "unknown": [""]}
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*"'
 SAMPLE = re.compile(rf"({NAME})(?:\{{({LABEL}(?:,{LABEL})*)?\}})? (-?[0-9][0-9.eE+-]*|NaN|[+-]Inf)(?: [0-9.]+)?")

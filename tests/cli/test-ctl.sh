@@ -19,6 +19,15 @@ show a b
 list extra
 list --watch=never
 list --watch=0.01
+tiers --watch=never
+tiers nonsense
+tiers setup
+tiers setup zram
+tiers setup zram lots
+tiers setup nonsense 1G
+tiers setup zram 1G --watch
+tiers rollback now
+tiers setup zram 1G more
 set web1
 set web1 --limit
 set web1 --limit 5MB
@@ -44,7 +53,7 @@ check "a slip is answered with a suggestion" says "did you mean 'list'?"
 check "an empty name" exits 2 show ""
 
 # --- what works
-for c in status list plan explain config metrics hold release "show web1" "show 6f1c6f9e-0000-4000-8000-000000000001" \
+for c in status list tiers plan explain config metrics hold release "show web1" "show 6f1c6f9e-0000-4000-8000-000000000001" \
   "explain web1" "hold web1" "release web1" "act on" "act off" "balloon web1 --leave 1G" "balloon web1 --take 64M" \
   "set web1 --limit 1G --reservation 512M --shares high --manage yes" "set web1 --shares 7 --live" \
   "set web1 --limit 1G --persistent" "set --limit 1G web1" "hold slow"; do
@@ -79,12 +88,18 @@ check "rollback --wait" exits 0 rollback --wait
 check "says when it is over" prints "as it was"
 
 # --- tables
-for c in list plan config; do
+for c in list plan config tiers; do
   check "$c fits into 80 columns" env COLUMNS=80 bash -c \
     "'$ctl' --socket '$sock' $c > '$dir/t' && [ \$(wc -L < '$dir/t') -le 80 ]"
 done
 check "list has its heading" grep -qE '^VM +STATE +NOW +TARGET +MAX +HOST +CHANNEL +WHY$' <(COLUMNS=80 "$ctl" --socket "$sock" list)
 check "list keeps reasons whole" grep -q 'skip.not-reclaimable$' <(COLUMNS=80 "$ctl" --socket "$sock" list)
+check "list says what is held, where there is room" grep -qE ' HOST +HELD +CHANNEL ' <(COLUMNS=120 "$ctl" --socket "$sock" list)
+check "of both places" grep -qE '^web1 .* 311 MiB ' <("$ctl" --socket "$sock" list)
+timeout 1 "$ctl" --socket "$sock" tiers --watch=0.3 > "$dir/watch"
+check "tiers --watch tells rates" grep -qE '^Pages: +[1-9][0-9]* written, 0 read, 0 given back a second$' "$dir/watch"
+check "tiers sums up" grep -qE '^6 VMs +310 MiB +20 MiB ' <(COLUMNS=80 "$ctl" --socket "$sock" tiers)
+check "tiers says what keeps a VM waiting" grep -q '^web2: waiting: the store has no room' <("$ctl" --socket "$sock" tiers)
 check "a pipe gets names whole" grep -q 'db-with-a-rather-long-name-as-people-give-them ' <("$ctl" --socket "$sock" list)
 check "no colours in a pipe" bash -c "! '$ctl' --socket '$sock' list | grep -q \$'\\033'"
 if command -v script > /dev/null; then

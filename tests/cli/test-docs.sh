@@ -59,6 +59,8 @@ done
 check "--help fits into 80 columns" test "$("$ctl" --help | wc -L)" -le 80
 check "--version" grep -qE '^ballastctl [0-9]+\.[0-9]+\.[0-9]+$' <("$ctl" --version)
 check "completion of values" same $'high\nlow\nnormal' "$(completes set web1 --shares '')"
+check "completion of tiers" same $'rollback\nsetup' "$(completes tiers '')"
+check "completion of its kinds" same $'swapfile\nzram\nzswap' "$(completes tiers setup '')"
 check "completion of act" same $'off\non' "$(completes act o)"
 
 # every exit code of ctl.h is in the man page
@@ -71,7 +73,7 @@ done
 # the interface and its man page; names from the source of the interface
 page=daemon/bus/org.ballast1.5.scd
 mapfile -t names < <(sed -n 's/^ *SD_BUS_\(METHOD\|SIGNAL\|PROPERTY\)[A-Z_]*("\([A-Za-z]*\)".*/\2/p' daemon/bus/vtable.c)
-check "there are names" test "${#names[@]}" -ge 21
+check "there are names" test "${#names[@]}" -ge 22
 for name in "${names[@]}"; do
   check "org.ballast1: $name is documented" grep -qE "\\*$name\\*(\\(| [a-z])" $page
 done
@@ -99,7 +101,7 @@ fi
 # the fields of the fake's documents, which the contract names, are in the page on them
 # shellcheck disable=SC2119
 start_fake
-for c in status list "show web1" plan explain config; do
+for c in status list "show web1" tiers plan explain config; do
   read -ra words <<< "$c"
   run "${words[@]}" --json
   missing=

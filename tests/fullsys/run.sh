@@ -53,11 +53,14 @@ prepare() {
   flags=(-std=gnu17 -O2 -g -Wall -Wextra -D_GNU_SOURCE "-I$FS_PROJECT/include" "-I$FS_PROJECT")
   "${CC:-cc}" "${flags[@]}" -o "$share/bin/psi-probe" "$here/psi-probe.c" \
     "$FS_PROJECT"/daemon/sense/psi.c "$FS_PROJECT"/daemon/util/fs.c
+  "${CC:-cc}" "${flags[@]}" -o "$share/bin/pageout-probe" "$here/pageout-probe.c" \
+    "$FS_PROJECT"/daemon/act/pageout_walk.c "$FS_PROJECT"/daemon/sense/{guest_ram,memfd,resident}.c \
+    "$FS_PROJECT"/daemon/util/{clock,fields,fs,procstat}.c
   for program in memory-hog vm-peek vsock-call; do
     "${CC:-cc}" "${flags[@]}" -o "$share/bin/$program" "$here/$program.c"
   done
   "${CC:-cc}" "${flags[@]}" -o "$share/bin/vsock-host" "$here/vsock-host.c" \
-    "$FS_PROJECT"/daemon/channel/{agent,wire,vhost_vsock}.c "$FS_PROJECT"/daemon/util/clock.c -lsystemd
+    "$FS_PROJECT"/daemon/channel/{agent,wire,vhost_vsock}.c "$FS_PROJECT"/daemon/util/{clock,sock}.c -lsystemd
   if [[ -n ${FS_INSTALLED:-} ]]; then
     cp -a "$FS_INSTALLED/." "$share/root/"
     return

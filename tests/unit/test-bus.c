@@ -317,7 +317,7 @@ static void test_access(void **state)
 
 static void calls(sd_bus *b)
 {
-        static const char *const documents[] = {"Status", "List", "Plan", "Config"};
+        static const char *const documents[] = {"Status", "List", "Tiers", "Plan", "Config"};
         const char *s = NULL;
 
         for (size_t i = 0; i < 4; i++) {

@@ -12,6 +12,7 @@
 
 #include "daemon/virt/domain_xml.h"
 #include "daemon/virt/enroll.h"
+#include "daemon/virt/metadata.h"
 #include "tests/unit/test-domain-util.h"
 
 /* Lines of `after` that are not in `before`, one after the other, and the
@@ -165,6 +166,43 @@ static char *enroll(char *xml, const struct bl_enroll_options *o)
         free(message);
         free(xml);
         return after;
+}
+
+static void test_swap(void **state)
+{
+        struct bl_vm_metadata m = BL_VM_METADATA_NONE;
+        const struct bl_enroll_options on = {.swap = &m}, off = {.no_swap = true};
+        static const char xml[] = "<domain type='kvm'><name>g</name><metadata/><memory>1048576</memory>"
+                                  "<os><type machine='pc-q35-7.2'>hvm</type></os><devices>"
+                                  "<controller type='pci' model='pcie-root' index='0'/></devices></domain>";
+        char *with = NULL, *without = NULL, *plain = NULL, *message = NULL;
+
+        (void)state;
+        m.swap = BL_SWAP_AUTO;
+        m.swap_limit = 256 * BL_MIB;
+        snprintf(m.group, sizeof(m.group), "web");
+        assert_int_equal(bl_enroll_xml(xml, &on, &with, &message), 1);
+        assert_non_null(strstr(with, "swap='auto'"));
+        assert_non_null(strstr(with, "group='web'"));
+        assert_non_null(strstr(with, "swap-limit='256M'"));
+        assert_non_null(strstr(message, "drain"));
+        /* one to plug it into, beside those that what was added takes itself */
+        assert_non_null(strstr(with, "pcie-root-port"));
+        assert_int_equal(bl_enroll_xml(with, &on, &plain, NULL), 0);
+        /* enrolled again without a word of it: it stays */
+        assert_int_equal(bl_enroll_xml(with, NULL, &plain, NULL), 0);
+        assert_int_equal(bl_enroll_xml(with, &off, &without, NULL), 1);
+        assert_null(strstr(without, "swap"));
+        assert_null(strstr(without, "web"));
+        free(without);
+        assert_int_equal(bl_unenroll_xml(with, &without, NULL), 1);
+        assert_null(strstr(without, "swap="));
+        assert_int_equal(bl_enroll_xml(xml, NULL, &plain, NULL), 1);
+        assert_null(strstr(plain, "pcie-root-port"));
+        free(plain);
+        free(with);
+        free(without);
+        free(message);
 }
 
 static void test_vsock(void **state)
@@ -397,6 +435,7 @@ int main(void)
                 cmocka_unit_test(test_keeps_text),
                 cmocka_unit_test(test_unenroll),
                 cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_swap),
                 cmocka_unit_test(test_vsock),
                 cmocka_unit_test(test_vhost_user),
                 cmocka_unit_test(test_vhost_user_anew),

@@ -3,6 +3,12 @@
  * settings in force of a VM. */
 #include "tests/unit/test-manager-util.h"
 
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "daemon/storelink.h"
+
 /* --- settings in force ------------------------------------------------------------ */
 
 struct model {
@@ -195,7 +201,7 @@ static void test_status(void **state)
         assert_schema(d);
         FIELDS(d, {"schema", "i"}, {"version", "s"}, {"acting", "b"}, {"acting_from", "s"}, {"held", "b"},
                {"state", "s"}, {"since_us", "i"}, {"budget", "o"}, {"marks", "o"}, {"psi", "o"}, {"swap", "o"},
-               {"libvirt", "o"}, {"vms", "o"}, {"totals", "o"}, {"conflicts", "a"}, {"warnings", "a"},
+               {"store", "o"}, {"libvirt", "o"}, {"vms", "o"}, {"totals", "o"}, {"conflicts", "a"}, {"warnings", "a"},
                {"rollback", "o"});
         FIELDS(json_object_get(d, "budget"), {"kind", "s"}, {"bytes", "i"}, {"used", "i"}, {"free", "i"},
                {"growth_per_s", "i"});
@@ -203,6 +209,7 @@ static void test_status(void **state)
                {"hard", "i"}, {"low", "i"});
         FIELDS(json_object_get(d, "psi"), {"known", "b"}, {"some_us", "i"}, {"full_us", "i"});
         FIELDS(json_object_get(d, "swap"), {"total", "i"}, {"free", "i"});
+        FIELDS(json_object_get(d, "store"), {"state", "s"}, {"pool", "n"});
         FIELDS(json_object_get(d, "libvirt"), {"uri", "s"}, {"connected", "b"}, {"error", "sn"});
         FIELDS(json_object_get(d, "vms"), {"known", "i"}, {"managed", "i"}, {"held", "i"}, {"stuck", "i"},
                {"not_reclaimable", "i"});
@@ -211,6 +218,38 @@ static void test_status(void **state)
         /* a balloon that was not seen yet has not taken all of the memory */
         assert_int_equal(json_integer_value(json_object_get(json_object_get(d, "totals"), "taken")), 0);
         json_decref(d);
+}
+
+/* Of one VM; `named`: it is in a list of its own. */
+static void assert_store_part(json_t *s, bool named)
+{
+        json_t *copy = json_copy(s);
+
+        if (named) {
+                assert_true(json_is_string(json_object_get(copy, "name")) &&
+                            json_is_string(json_object_get(copy, "uuid")));
+                (void)json_object_del(copy, "name");
+                (void)json_object_del(copy, "uuid");
+        }
+        FIELDS(copy, {"stage", "s"}, {"why", "sn"}, {"size", "i"}, {"used", "in"}, {"swapped", "i"}, {"held", "i"},
+               {"zero", "i"}, {"shared", "i"}, {"stored", "i"}, {"disk", "i"}, {"stale", "i"}, {"twice", "i"},
+               {"ratio", "in"}, {"limit", "in"}, {"group", "s"}, {"writes", "i"}, {"reads", "i"}, {"errors", "i"});
+        json_decref(copy);
+}
+
+static void assert_kernel_part(json_t *k, bool named)
+{
+        json_t *copy = json_copy(k);
+
+        if (named) {
+                assert_true(json_is_string(json_object_get(copy, "name")) &&
+                            json_is_string(json_object_get(copy, "uuid")));
+                (void)json_object_del(copy, "name");
+                (void)json_object_del(copy, "uuid");
+        }
+        FIELDS(copy, {"swapped", "i"}, {"paged_out", "i"}, {"read_back", "i"}, {"read_back_per_s", "i"},
+               {"backoff_us", "i"}, {"idle_us", "i"}, {"by_cgroup", "b"}, {"why", "sn"});
+        json_decref(copy);
 }
 
 static void assert_vm(json_t *vm, bool with_history)
@@ -239,7 +278,9 @@ static void assert_vm(json_t *vm, bool with_history)
                {"original", "in"}, {"resident", "i"}, {"overhead", "i"}, {"held_twice", "i"}, {"held_twice_freed", "i"},
                {"shared_saved", "i"}, {"floor", "i"}, {"want", "i"}, {"speed", "i"}, {"asked", "b"}, {"deaf_us", "i"},
                {"stuck", "b"}, {"lying", "b"}, {"hung", "b"}, {"oom_deflates", "i"}, {"stats", "o"}, {"agent", "on"},
-               {"decision", "on"});
+               {"store", "o"}, {"kernel", "o"}, {"decision", "on"});
+        assert_store_part(json_object_get(copy, "store"), false);
+        assert_kernel_part(json_object_get(copy, "kernel"), false);
         v = json_object_get(copy, "stats");
         if (strcmp(json_string_value(json_object_get(v, "source")), "none") != 0)
                 assert_fields(v, stats, sizeof(stats) / sizeof(stats[0]));
@@ -421,13 +462,196 @@ static void test_hostile_names(void **state)
         json_decref(d);
 }
 
+/* --- tiers --------------------------------------------------------------------------- */
+
+/* A store that says this, whatever it is asked. */
+struct fake_store {
+        int listener, fd;
+        sd_event_source *accept, *io;
+        struct bl_store_reply reply;
+};
+
+static int on_request(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+        struct fake_store *x = userdata;
+        struct bl_store_request q;
+
+        (void)revents;
+        if (recv(fd, &q, sizeof q, MSG_DONTWAIT) <= 0) {
+                (void)sd_event_source_set_enabled(s, SD_EVENT_OFF);
+                return 0;
+        }
+        x->reply.magic = BL_STORE_CONTROL_MAGIC;
+        assert_int_equal(send(fd, &x->reply, sizeof x->reply, MSG_NOSIGNAL), sizeof x->reply);
+        return 0;
+}
+
+static int on_caller(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+        struct fake_store *x = userdata;
+
+        (void)revents;
+        x->fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        assert_true(x->fd >= 0);
+        assert_int_equal(sd_event_add_io(sd_event_source_get_event(s), &x->io, x->fd, EPOLLIN, on_request, x), 0);
+        return 0;
+}
+
+/* The manager starts anew, with a store that the configuration names. */
+static void with_store(struct fixture *f, struct fake_store *x)
+{
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        char conf[256];
+
+        (void)snprintf(a.sun_path, sizeof a.sun_path, "%s/store.sock", f->dir);
+        x->fd = -1;
+        x->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(x->listener, (struct sockaddr *)&a, sizeof a), 0);
+        assert_int_equal(listen(x->listener, 1), 0);
+        assert_int_equal(sd_event_add_io(f->event, &x->accept, x->listener, EPOLLIN, on_caller, x), 0);
+        (void)snprintf(conf, sizeof conf, "[store]\npool_size=1G\ncontrol=%s\n", a.sun_path);
+        write_conf(f, "test:///default", conf);
+        restart(f, "test");
+        SPIN_UNTIL(f, bl_storelink_figures(f->m->storelink, NULL));
+}
+
+static void without_store(struct fake_store *x)
+{
+        sd_event_source_disable_unref(x->io);
+        sd_event_source_disable_unref(x->accept);
+        if (x->fd >= 0)
+                close(x->fd);
+        if (x->listener >= 0)
+                close(x->listener);
+        *x = (struct fake_store){.fd = -1, .listener = -1};
+}
+
+static uint64_t figure(const json_t *o, const char *name)
+{
+        return (uint64_t)json_integer_value(json_object_get(o, name));
+}
+
+static void test_tiers(void **state)
+{
+        struct fixture *f = *state;
+        json_t *d = NULL, *k;
+
+        SPIN_UNTIL(f, f->m->planned);
+        assert_int_equal(bl_control_tiers(f->m, &d), 0);
+        assert_schema(d);
+        FIELDS(d, {"schema", "i"}, {"store", "o"}, {"vms", "a"}, {"all", "o"}, {"kernel", "o"});
+        FIELDS(json_object_get(d, "store"), {"state", "s"});
+        assert_string_equal(json_string_value(json_object_get(json_object_get(d, "store"), "state")), "none");
+        FIELDS(json_object_get(d, "all"), {"swapped", "i"}, {"held", "i"}, {"zero", "i"}, {"shared", "i"},
+               {"stored", "i"}, {"disk", "i"}, {"stale", "i"}, {"twice", "i"});
+        assert_int_equal(json_array_size(json_object_get(d, "vms")), 1);
+        assert_store_part(json_array_get(json_object_get(d, "vms"), 0), true);
+        k = json_object_get(d, "kernel");
+        FIELDS(k, {"zram", "a"}, {"zswap", "o"}, {"swaps", "a"}, {"vms", "a"}, {"all", "o"}, {"cpu_us", "i"});
+        FIELDS(json_object_get(k, "zswap"), {"there", "b"}, {"enabled", "b"}, {"compressor", "s"},
+               {"max_pool_percent", "i"}, {"held", "in"}, {"used", "in"}, {"ratio", "i"});
+        FIELDS(json_object_get(k, "all"), {"swapped", "i"}, {"paged_out", "i"}, {"read_back", "i"});
+        assert_int_equal(json_array_size(json_object_get(k, "vms")), 1);
+        assert_kernel_part(json_array_get(json_object_get(k, "vms"), 0), true);
+        json_decref(d);
+}
+
+static void test_tiers_with_store(void **state)
+{
+        struct fixture *f = *state;
+        struct fake_store x = {
+                .reply = {.fixed = 5 * BL_MIB,
+                          .figures = {.incarnation = UINT64_MAX, /* more than JSON has */
+                                      .pool_size = BL_GIB,
+                                      .pool_ready = 512 * BL_MIB,
+                                      .pool_used = 90 * BL_MIB,
+                                      .payload = 50 * BL_MIB,
+                                      .index = 10 * BL_MIB,
+                                      .disk_size = BL_GIB,
+                                      .disk_used = 25 * BL_MIB,
+                                      .held = 300 * BL_MIB,
+                                      .unique = 150 * BL_MIB,
+                                      .writes = 1000,
+                                      .read_p99 = 1500}},
+        };
+        struct bl_guest *g;
+        json_t *d = NULL, *s, *vm;
+
+        with_store(f, &x);
+        g = guest(f, "test");
+        g->swap = (struct bl_guest_swap){.stage = BL_SWAP_STAGE_ON,
+                                         .size = BL_GIB,
+                                         .seen = true,
+                                         .used = 80 * BL_MIB,
+                                         .cached = 3 * BL_MIB,
+                                         .held = {.held = 70 * BL_MIB,
+                                                  .zero = 30 * BL_MIB,
+                                                  .shared = 9,
+                                                  .stored = 20 * BL_MIB,
+                                                  .limit = BL_UNSET,
+                                                  .group = "web",
+                                                  .ratio = 2500,
+                                                  .write_pages = 7,
+                                                  .read_pages = 8}};
+        assert_int_equal(bl_control_tiers(f->m, &d), 0);
+        s = json_object_get(d, "store");
+        FIELDS(s, {"state", "s"}, {"age_us", "i"}, {"incarnation", "i"}, {"pool", "o"}, {"stored", "i"},
+               {"payload", "i"}, {"slack", "i"}, {"tables", "i"}, {"index", "i"}, {"fixed", "i"}, {"held", "i"},
+               {"zero", "i"}, {"unique", "i"}, {"disk", "o"}, {"headroom", "i"}, {"promised", "i"}, {"backing", "i"},
+               {"ratio", "i"}, {"dedup", "i"}, {"overall", "i"}, {"writes", "i"}, {"reads", "i"}, {"trims", "i"},
+               {"dedup_hits", "i"}, {"demoted", "i"}, {"disk_reads", "i"}, {"errors", "i"}, {"waiting", "i"},
+               {"latency", "o"});
+        FIELDS(json_object_get(s, "pool"), {"size", "i"}, {"ready", "i"}, {"used", "i"});
+        FIELDS(json_object_get(s, "disk"), {"size", "i"}, {"used", "i"}, {"failed", "b"});
+        FIELDS(json_object_get(s, "latency"), {"write_p50_us", "i"}, {"write_p99_us", "i"}, {"read_p50_us", "i"},
+               {"read_p99_us", "i"}, {"oldest_us", "i"});
+        assert_string_equal(json_string_value(json_object_get(s, "state")), "there");
+        assert_int_equal(figure(s, "stored"), 100 * BL_MIB);
+        /* 75 of 150 MiB, 150 of 300, 125 of 300 */
+        assert_int_equal(figure(s, "ratio"), 5000);
+        assert_int_equal(figure(s, "dedup"), 5000);
+        assert_int_equal(figure(s, "overall"), 4166);
+        vm = json_array_get(json_object_get(d, "vms"), 0);
+        assert_store_part(vm, true);
+        assert_string_equal(json_string_value(json_object_get(vm, "stage")), "on");
+        assert_string_equal(json_string_value(json_object_get(vm, "group")), "web");
+        assert_int_equal(figure(vm, "swapped"), 100 * BL_MIB);
+        assert_int_equal(figure(vm, "stale"), 20 * BL_MIB);
+        assert_int_equal(figure(vm, "twice"), 3 * BL_MIB);
+        assert_int_equal(figure(vm, "ratio"), 2500);
+        assert_true(json_is_null(json_object_get(vm, "limit")));
+        assert_int_equal(figure(json_object_get(d, "all"), "swapped"), 100 * BL_MIB);
+        json_decref(d);
+
+        /* what it says of another process of the VM is nothing of this one */
+        g->swap.seen = false;
+        assert_int_equal(bl_control_tiers(f->m, &d), 0);
+        assert_int_equal(figure(json_object_get(d, "all"), "swapped"), 0);
+        json_decref(d);
+        /* what the guest does not say is not reckoned with */
+        g->swap.seen = true;
+        g->swap.used = g->swap.cached = BL_UNSET;
+        assert_int_equal(bl_control_tiers(f->m, &d), 0);
+        assert_int_equal(figure(json_object_get(d, "all"), "stale"), 0);
+        assert_int_equal(figure(json_object_get(d, "all"), "twice"), 0);
+        json_decref(d);
+
+        without_store(&x);
+        SPIN_UNTIL(f, bl_storelink_state(f->m->storelink) == BL_STORELINK_AWAY);
+        assert_int_equal(bl_control_status(f->m, &d), 0);
+        s = json_object_get(d, "store");
+        assert_string_equal(json_string_value(json_object_get(s, "state")), "away");
+        assert_int_equal(figure(json_object_get(s, "pool"), "used"), 90 * BL_MIB);
+        json_decref(d);
+}
+
 /* --- metrics ------------------------------------------------------------------------- */
 
 /* Each family once, its samples with it, UNIT and HELP before them. */
 static void assert_openmetrics(const char *text)
 {
         _cleanup_free_ char *copy = strdup(text);
-        char families[64][64], family[64] = "", type[16] = "", *save = NULL;
+        char families[96][64], family[64] = "", type[16] = "", *save = NULL;
         size_t n = 0, len = strlen(text);
 
         assert_non_null(copy);
@@ -443,7 +667,7 @@ static void assert_openmetrics(const char *text)
                 if (sscanf(line, "# TYPE %63s %15s", name, type) == 2) {
                         for (size_t i = 0; i < n; i++)
                                 assert_string_not_equal(families[i], name);
-                        assert_true(n < 64);
+                        assert_true(n < 96);
                         memcpy(families[n++], name, sizeof(name));
                         memcpy(family, name, sizeof(name));
                 } else if (line[0] == '#') {
@@ -461,6 +685,35 @@ static void assert_openmetrics(const char *text)
                 }
         }
         fail_msg("no # EOF");
+}
+
+static void test_metrics_of_the_store(void **state)
+{
+        struct fixture *f = *state;
+        struct fake_store x = {.reply = {.figures = {.pool_size = BL_GIB, .writes = 1000, .read_p99 = 1500}}};
+        struct bl_guest *g;
+        char *text = NULL;
+
+        with_store(f, &x);
+        g = guest(f, "test");
+        assert_int_equal(bl_control_metrics(f->m, &text), 0);
+        assert_openmetrics(text);
+        assert_non_null(strstr(text, "\nballast_store_there 1\n"));
+        assert_non_null(strstr(text, "\nballast_store_pool_size_bytes 1073741824\n"));
+        assert_non_null(strstr(text, "\nballast_store_written_pages_total 1000\n"));
+        assert_non_null(strstr(text, "\nballast_store_request_seconds{op=\"read\",quantile=\"0.99\"} 0.001500\n"));
+        assert_null(strstr(text, "ballast_vm_store_swapped_bytes{"));
+        assert_non_null(strstr(text, "\nballast_vm_host_swapped_bytes{vm=\"test\""));
+        free(BL_TAKE(text));
+        g->swap.seen = true;
+        g->swap.held.held = 4096;
+        g->swap.held.read_pages = 3;
+        assert_int_equal(bl_control_metrics(f->m, &text), 0);
+        assert_openmetrics(text);
+        assert_non_null(strstr(text, "\nballast_vm_store_swapped_bytes{vm=\"test\""));
+        assert_non_null(strstr(text, "\nballast_vm_store_pages_in_total{vm=\"test\""));
+        free(text);
+        without_store(&x);
 }
 
 static void test_metrics(void **state)
@@ -574,7 +827,10 @@ int main(void)
                 STARTED(test_explain),
                 STARTED(test_config),
                 STARTED(test_hostile_names),
+                STARTED(test_tiers),
+                STARTED(test_tiers_with_store),
                 STARTED(test_metrics),
+                STARTED(test_metrics_of_the_store),
                 STARTED(test_to_vm),
                 STARTED(test_not_acting_is_said_once),
         };

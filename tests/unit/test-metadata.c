@@ -11,6 +11,8 @@
 
 #include "daemon/virt/metadata.h"
 
+#define NO_SWAP .swap = BL_UNSET, .swap_limit = BL_UNSET
+
 static void assert_same(const struct bl_vm_metadata *a, const struct bl_vm_metadata *b)
 {
         assert_int_equal(a->reservation, b->reservation);
@@ -20,6 +22,9 @@ static void assert_same(const struct bl_vm_metadata *a, const struct bl_vm_metad
                 assert_int_equal(a->shares, b->shares);
         assert_int_equal(a->manage, b->manage);
         assert_int_equal(a->channel, b->channel);
+        assert_int_equal(a->swap, b->swap);
+        assert_int_equal(a->swap_limit, b->swap_limit);
+        assert_string_equal(a->group, b->group);
 }
 
 static void test_parse(void **state)
@@ -73,7 +78,14 @@ static void test_refused(void **state)
                 {"<memory channel='vsock'/>", "auto or vhost-user-vsock"},
                 {"<memory channel=''/>", "channel=''"},
                 {"<memory reservaton='1G'/>", "no setting 'reservaton'"},
-                {"<memory chanel='auto'/>", "manage and channel"},
+                {"<memory chanel='auto'/>", "swap, group and swap-limit"},
+                {"<memory swap='yes'/>", "auto or a size"},
+                {"<memory swap='4K'/>", "auto or a size"},
+                {"<memory swap='1000T'/>", "auto or a size"},
+                {"<memory group=''/>", "without blanks"},
+                {"<memory group='a b'/>", "without blanks"},
+                {"<memory group='0123456789012345678901234567890123456789012345678901234567890123'/>", "1 to 63"},
+                {"<memory swap-limit='much'/>", "swap-limit='512MiB'"},
                 {"<memory><limit/></memory>", "<limit>"},
                 {"<memory reservation='2G' limit='1G'/>", "larger than limit"},
         };
@@ -96,13 +108,28 @@ static void test_refused(void **state)
 static void test_round_trip(void **state)
 {
         static const struct bl_vm_metadata table[] = {
-                {.reservation = 1, .limit = BL_UNSET, .manage = -1},
-                {.reservation = 3 * BL_GIB, .limit = 4 * BL_GIB + 4096, .shares_kind = BL_SHARES_KIND_LOW, .manage = 0},
-                {.reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_NORMAL, .manage = 1},
-                {.reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_HIGH, .manage = -1},
-                {.reservation = BL_UNSET, .limit = BL_UNSET, .manage = -1, .channel = BL_CHANNEL_AUTO},
-                {.reservation = 7, .limit = BL_UNSET, .manage = 0, .channel = BL_CHANNEL_VHOST_USER_VSOCK},
-                {.reservation = 0, .limit = 0, .shares_kind = BL_SHARES_KIND_NUMBER, .shares = 7, .manage = -1},
+                {NO_SWAP, .reservation = 1, .limit = BL_UNSET, .manage = -1},
+                {NO_SWAP, .reservation = 3 * BL_GIB, .limit = 4 * BL_GIB + 4096, .shares_kind = BL_SHARES_KIND_LOW,
+                 .manage = 0},
+                {NO_SWAP, .reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_NORMAL,
+                 .manage = 1},
+                {NO_SWAP, .reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_HIGH, .manage = -1},
+                {NO_SWAP, .reservation = BL_UNSET, .limit = BL_UNSET, .manage = -1, .channel = BL_CHANNEL_AUTO},
+                {NO_SWAP, .reservation = 7, .limit = BL_UNSET, .manage = 0, .channel = BL_CHANNEL_VHOST_USER_VSOCK},
+                {NO_SWAP, .reservation = 0, .limit = 0, .shares_kind = BL_SHARES_KIND_NUMBER, .shares = 7,
+                 .manage = -1},
+                {.reservation = BL_UNSET,
+                 .limit = BL_UNSET,
+                 .manage = -1,
+                 .swap = BL_SWAP_AUTO,
+                 .swap_limit = BL_UNSET},
+                {.reservation = BL_UNSET,
+                 .limit = BL_UNSET,
+                 .manage = -1,
+                 .swap = 3 * BL_GIB,
+                 .swap_limit = 77,
+                 .group = "web"},
+                {NO_SWAP, .reservation = BL_UNSET, .limit = BL_UNSET, .manage = -1, .group = "a'<&\">b"},
         };
         const struct bl_vm_metadata none = BL_VM_METADATA_NONE;
         char *text = (char *)1;
@@ -138,10 +165,17 @@ static void test_shares(void **state)
 
 static void test_merge(void **state)
 {
-        struct bl_vm_metadata m = {.reservation = 1, .limit = 2, .shares_kind = BL_SHARES_KIND_LOW, .manage = 0};
+        struct bl_vm_metadata m = {NO_SWAP, .reservation = 1, .limit = 2, .shares_kind = BL_SHARES_KIND_LOW,
+                                   .manage = 0};
         const struct bl_vm_metadata none = BL_VM_METADATA_NONE;
-        const struct bl_vm_metadata all = {
-                .reservation = 5, .limit = 6, .shares_kind = BL_SHARES_KIND_NUMBER, .shares = 7, .manage = 1};
+        const struct bl_vm_metadata all = {.reservation = 5,
+                                           .limit = 6,
+                                           .shares_kind = BL_SHARES_KIND_NUMBER,
+                                           .shares = 7,
+                                           .manage = 1,
+                                           .swap = BL_GIB,
+                                           .swap_limit = BL_MIB,
+                                           .group = "g"};
 
         (void)state;
         bl_vm_metadata_merge(&m, &none);
@@ -153,15 +187,34 @@ static void test_merge(void **state)
         m.channel = BL_CHANNEL_VHOST_USER_VSOCK;
         bl_vm_metadata_merge(&m, &all);
         assert_int_equal(m.channel, BL_CHANNEL_VHOST_USER_VSOCK);
-        bl_vm_metadata_merge(&m, &(struct bl_vm_metadata){.limit = BL_UNSET, .channel = BL_CHANNEL_AUTO, .manage = -1});
+        bl_vm_metadata_merge(
+                &m, &(struct bl_vm_metadata){NO_SWAP, .limit = BL_UNSET, .channel = BL_CHANNEL_AUTO, .manage = -1});
         assert_int_equal(m.channel, BL_CHANNEL_AUTO);
+        assert_int_equal(m.swap, BL_GIB);
+        assert_string_equal(m.group, "g");
+}
+
+static void test_swap_size(void **state)
+{
+        struct bl_vm_metadata m = BL_VM_METADATA_NONE;
+
+        (void)state;
+        assert_int_equal(bl_vm_metadata_swap(&m, BL_GIB, 0), 0);
+        m.swap = BL_SWAP_AUTO;
+        assert_int_equal(bl_vm_metadata_swap(&m, BL_GIB, BL_GIB / 2), 640 * BL_MIB);
+        /* not more than it has, nor so little that nothing would fit */
+        assert_int_equal(bl_vm_metadata_swap(&m, BL_GIB, 0), BL_GIB);
+        assert_int_equal(bl_vm_metadata_swap(&m, BL_GIB, BL_GIB), 16 * BL_MIB);
+        assert_int_equal(bl_vm_metadata_swap(&m, BL_GIB, BL_GIB / 2 + 1) % BL_MIB, 0);
+        m.swap = 5 * BL_MIB + 1;
+        assert_int_equal(bl_vm_metadata_swap(&m, BL_GIB, 0), 6 * BL_MIB);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_parse),  cmocka_unit_test(test_refused), cmocka_unit_test(test_round_trip),
-                cmocka_unit_test(test_shares), cmocka_unit_test(test_merge),
+                cmocka_unit_test(test_shares), cmocka_unit_test(test_merge),   cmocka_unit_test(test_swap_size),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
