@@ -233,7 +233,7 @@ valgrind: all
 
 c_files := $(wildcard policy/*.[ch] daemon/*.[ch] daemon/*/*.[ch] guestagent/*.[ch] include/ballast/*.h \
              tests/*/*.[ch])
-sh_files := $(wildcard tests/install-deps tests/run tests/all tests/demo .ci/run tests/*/*.sh)
+sh_files := $(wildcard tests/install-deps tests/run tests/all tests/demo .ci/run tests/*/*.sh) tests/images/load/enter tests/images/load/run
 
 .PHONY: lint-c lint-sh lint-format lint-clang lint-clang-build
 lint:
@@ -271,9 +271,9 @@ bench-scale: $(BUILD)/tests/bench/bench-scale
 	$< $(BUILD)/bench/scale.json
 bench-channel: $(programs) $(BUILD)/tests/bench/bench-observe $(BUILD)/tests/bench/bench-channel
 	@BUILD=$(BUILD) tests/bench/bench-channel.sh
-bench-store: $(programs) $(BUILD)/tests/bench/bench-store
+bench-store: $(programs) $(addprefix $(BUILD)/tests/bench/,bench-store bench-zram bench-nbd bench-pageset bench-store-ask)
 	@BUILD=$(BUILD) tests/bench/bench-store.sh
-bench-store-kill: $(programs)
+bench-store-kill: $(programs) $(addprefix $(BUILD)/tests/bench/,bench-store-kill bench-store-ask)
 	@BUILD=$(BUILD) tests/bench/bench-store-kill.sh
 fuzz-long: $(fuzz_bin)
 	@BUILD=$(BUILD) tests/fuzz/long.sh
@@ -330,7 +330,8 @@ help:
 	@echo 'make bench-react, bench-scale, bench-channel, bench-store, bench-store-kill   figures, as JSON in build/bench/'
 	@echo 'make install DESTDIR= prefix=   and uninstall'
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+# (a guest image's root has such names too)
+-include $(shell find $(BUILD) -path $(BUILD)/images -prune -o -type f -name '*.d' -print 2>/dev/null)
 
 clean:
 	rm -rf build build-*

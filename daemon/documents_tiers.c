@@ -145,6 +145,16 @@ static const char *stage_to_string(enum bl_swap_stage s)
 /* What is summed up over all VMs, too. */
 static const char *const sums[] = {"swapped", "held", "zero", "shared", "stored", "disk", "stale", "twice"};
 
+/* As the store has it; before that, as it will be. */
+static const char *group_of(const struct bl_guest *g)
+{
+        if (g->swap.seen)
+                return g->swap.held.group;
+        if (!g->desc)
+                return "";
+        return *g->desc->live.metadata.group ? g->desc->live.metadata.group : g->m->conf->store_default_group;
+}
+
 json_t *bl_document_store_of(const struct bl_guest *g)
 {
         const struct bl_guest_swap *s = &g->swap;
@@ -172,7 +182,7 @@ json_t *bl_document_store_of(const struct bl_guest *g)
                 {"errors", h->errors},
         };
         json_t *j = json_pack("{s:s, s:o, s:o}", "stage", stage_to_string(s->stage), "why",
-                              *s->why ? text(s->why) : json_null(), "group", text(h->group));
+                              *s->why ? text(s->why) : json_null(), "group", text(group_of(g)));
 
         for (size_t i = 0; j && i < sizeof numbers / sizeof *numbers; i++)
                 json_object_set_new(j, numbers[i].name, number_or_null(numbers[i].value));

@@ -83,7 +83,6 @@ struct bl_guest_swap {
         bool there;
         bool registered; /* the store has taken its registration */
         usec_t met_at; /* this process was first described */
-        bool drain; /* an administrator wants it off, until it is enrolled or started anew */
         usec_t due_at; /* look at it then; 0: no need */
         usec_t stage_at; /* since when */
         uint64_t size; /* in force */

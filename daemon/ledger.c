@@ -154,7 +154,7 @@ static int host_booted(struct bl_ledger *l, const char *boot_id)
                 struct bl_ledger_vm *v = l->d.vms[i];
 
                 void_changes(l, v);
-                v->instance = (struct bl_instance){0};
+                v->instance = v->drained = (struct bl_instance){0};
                 if (v->hold != BL_HOLD_ADMIN)
                         bl_ledger_data_remove(&l->d, i);
         }
@@ -490,6 +490,8 @@ int bl_ledger_set_instance(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN],
         /* a VM whose process was not known before is no other one */
         keep = keep || (v->instance.pid == 0 && birth == BL_BIRTH_SEEN);
         v->instance = *i;
+        if (!bl_instance_equal(&v->drained, i))
+                v->drained = (struct bl_instance){0};
         l->dirty = true;
         if (!keep)
                 void_changes(l, v);
@@ -618,6 +620,18 @@ int bl_ledger_set_hold(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], enu
         return 0;
 }
 
+int bl_ledger_set_drained(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i)
+{
+        const struct bl_instance to = i ? *i : (struct bl_instance){0};
+        struct bl_ledger_vm *v = find(l, uuid, NULL);
+
+        if (!v)
+                return -ENOENT;
+        l->dirty = l->dirty || !bl_instance_equal(&v->drained, &to);
+        v->drained = to;
+        return 0;
+}
+
 void bl_ledger_gone(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], bool defined)
 {
         size_t i;
@@ -631,5 +645,5 @@ void bl_ledger_gone(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], bool d
                 return;
         }
         void_changes(l, v);
-        v->instance = (struct bl_instance){0};
+        v->instance = v->drained = (struct bl_instance){0};
 }

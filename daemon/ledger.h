@@ -50,6 +50,8 @@ struct bl_ledger_vm {
         enum bl_hold hold;
         char *hold_reason; /* sentence, or NULL */
         usec_t hold_at_wall;
+
+        struct bl_instance drained; /* this process is to have no swap on the store; pid 0: none was drained */
 };
 
 /* What the file was like. */
@@ -157,6 +159,9 @@ int bl_ledger_forget_targets(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN
 
 int bl_ledger_set_hold(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], enum bl_hold hold, const char *reason,
                        usec_t at_wall);
+
+/* This process is to have no swap on the store any more; NULL: it may again.  Ends with the process. */
+int bl_ledger_set_drained(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i);
 
 /* The VM is gone (undefined, or off): its originals are void.  The entry goes
  * unless a hold by the administrator is to be kept.  `defined`: it may come back. */

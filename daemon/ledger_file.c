@@ -157,15 +157,16 @@ static int read_targets(struct reader *rd, const json_t *o, struct bl_ledger_vm 
         return 0;
 }
 
-static int read_instance(struct reader *rd, const json_t *o, struct bl_ledger_vm *v)
+static int read_instance(struct reader *rd, const json_t *o, const char *pid_key, const char *start_key,
+                         struct bl_instance *ret)
 {
         uint64_t pid = 0, start = 0;
 
-        if (get_u64(rd, o, "pid", 0, &pid) < 0 || get_u64(rd, o, "start", 0, &start) < 0)
+        if (get_u64(rd, o, pid_key, 0, &pid) < 0 || get_u64(rd, o, start_key, 0, &start) < 0)
                 return -EINVAL;
         if (pid > INT32_MAX)
-                return wrong(rd, "pid");
-        v->instance = (struct bl_instance){.pid = (pid_t)pid, .start = start};
+                return wrong(rd, pid_key);
+        *ret = (struct bl_instance){.pid = (pid_t)pid, .start = start};
         return 0;
 }
 
@@ -186,7 +187,9 @@ static int read_vm(struct reader *rd, const char *uuid_text, const json_t *o, st
         if (r < 0)
                 return r;
         hold = get_name(rd, o, "hold", hold_names, _BL_HOLD_MAX);
-        if (hold < 0 || read_instance(rd, o, v) < 0 || read_targets(rd, o, v) < 0 ||
+        /* the second came later than the rest of this version */
+        if (hold < 0 || read_instance(rd, o, "pid", "start", &v->instance) < 0 ||
+            read_instance(rd, o, "drained_pid", "drained_start", &v->drained) < 0 || read_targets(rd, o, v) < 0 ||
             get_u64(rd, o, "original", BL_UNSET, &v->original) < 0 ||
             get_u64(rd, o, "original_period", BL_UNSET, &period) < 0 ||
             get_u64(rd, o, "hold_at_us", 0, &v->hold_at_wall) < 0)
@@ -297,7 +300,7 @@ static json_t *number_or_null(uint64_t v)
 
 static json_t *vm_to_json(const struct bl_ledger_vm *v)
 {
-        json_t *targets = json_array();
+        json_t *targets = json_array(), *j;
 
         for (size_t i = 0; i < v->n_targets; i++) {
                 const struct bl_ledger_target *t = &v->targets[i];
@@ -307,11 +310,18 @@ static json_t *vm_to_json(const struct bl_ledger_vm *v)
                                                       number_or_null(t->to), "at_us", number_or_null(t->at_wall),
                                                       "state", state_names[t->state]));
         }
-        return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:s, s:s*, s:o}", "name", v->name, "pid", (int)v->instance.pid,
-                         "start", number_or_null(v->instance.start), "original", number_or_null(v->original),
-                         "original_period", v->original_period < 0 ? json_null() : json_integer(v->original_period),
-                         "targets", targets, "hold", hold_names[v->hold], "hold_reason", v->hold_reason, "hold_at_us",
-                         number_or_null(v->hold_at_wall));
+        j = json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:s, s:s*, s:o}", "name", v->name, "pid", (int)v->instance.pid,
+                      "start", number_or_null(v->instance.start), "original", number_or_null(v->original),
+                      "original_period", v->original_period < 0 ? json_null() : json_integer(v->original_period),
+                      "targets", targets, "hold", hold_names[v->hold], "hold_reason", v->hold_reason, "hold_at_us",
+                      number_or_null(v->hold_at_wall));
+        if (j && v->drained.pid != 0 &&
+            (json_object_set_new(j, "drained_pid", json_integer(v->drained.pid)) < 0 ||
+             json_object_set_new(j, "drained_start", number_or_null(v->drained.start)) < 0)) {
+                json_decref(j);
+                return NULL;
+        }
+        return j;
 }
 
 int bl_ledger_data_format(const struct bl_ledger_data *d, char **ret, size_t *ret_len)

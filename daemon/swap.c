@@ -164,9 +164,24 @@ static uint64_t wanted_size(const struct bl_guest *g)
         return g->desc->live.metadata_error ? 0 : bl_vm_metadata_swap(md, bl_guest_max(g), bl_guest_reservation(g));
 }
 
+/* An administrator took it off: of this process of the VM, until it is enrolled again. */
+static bool is_drained(const struct bl_guest *g)
+{
+        const struct bl_ledger_vm *record = bl_ledger_find(g->m->ledger, g->uuid);
+
+        return record && record->drained.pid != 0 && bl_instance_equal(&record->drained, &g->desc->instance);
+}
+
+static const char *wanted_group(const struct bl_guest *g)
+{
+        const char *own = g->desc->live.metadata.group;
+
+        return *own ? own : g->m->conf->store_default_group;
+}
+
 static bool wanted(const struct bl_guest *g)
 {
-        return g->desc->has_instance && !g->swap.drain && g->m->conf->store_pool > 0 && wanted_size(g) > 0;
+        return g->desc->has_instance && !is_drained(g) && g->m->conf->store_pool > 0 && wanted_size(g) > 0;
 }
 
 /* --- the store ---------------------------------------------------------------------- */
@@ -198,6 +213,9 @@ static void on_registered(void *userdata, int r, const struct bl_store_figures *
                 return;
         }
         g->swap.registered = true;
+        /* until it says so itself; what was changed meanwhile is seen then */
+        g->swap.held.limit = g->desc->live.metadata.swap_limit;
+        (void)snprintf(g->swap.held.group, sizeof g->swap.held.group, "%s", wanted_group(g));
         due_in(g, 0);
 }
 
@@ -239,7 +257,7 @@ static void register_it(struct bl_guest *g)
                 g->swap.size = wanted_size(g);
         memcpy(q.uuid, g->uuid, BL_UUID_LEN);
         q.size = g->swap.size;
-        (void)snprintf(q.group, sizeof q.group, "%s", md->group[0] ? md->group : g->m->conf->store_default_group);
+        (void)snprintf(q.group, sizeof q.group, "%s", wanted_group(g));
         q.incarnation = incarnation_for(g, f->figures.incarnation);
         if (bl_storelink_register(g->m->storelink, &q, on_registered, c) < 0) {
                 free(c);
@@ -555,7 +573,8 @@ static void stay_away(struct bl_guest *g)
 /* Has what was registered changed? */
 static bool differs(const struct bl_guest *g)
 {
-        return g->swap.seen && g->swap.held.limit != g->desc->live.metadata.swap_limit;
+        return g->swap.seen && (g->swap.held.limit != g->desc->live.metadata.swap_limit ||
+                                strncmp(g->swap.held.group, wanted_group(g), sizeof g->swap.held.group) != 0);
 }
 
 static void come(struct bl_guest *g)
@@ -697,11 +716,13 @@ static void take_figures(struct bl_guest *g, const struct bl_store_vm *vm)
                                 "the store's pool is another one: what %s had swapped is lost, and reading it is an "
                                 "I/O error in the guest",
                                 g->name);
-        if (!w->seen || w->held.limit != vm->limit)
+        if (!w->seen)
                 due_in(g, 0);
         w->seen = true;
         w->held = *vm;
         w->held_at = bl_now();
+        if (wanted(g) && differs(g))
+                due_in(g, 0);
 }
 
 static void on_figures(void *userdata, const struct bl_store_reply *r, const struct bl_store_vm *vms, size_t n)
@@ -916,7 +937,58 @@ void bl_swap_tick(struct bl_manager *m, usec_t now)
 
 /* --- by hand -------------------------------------------------------------------------------- */
 
-static int may_drain(const struct bl_guest *g, char *why, size_t size)
+/* What its agent leaves available while slots are brought back (guestagent/swapjob.c). */
+static uint64_t margin_of(uint64_t total)
+{
+        return bl_max(32 * BL_MIB, total / 20);
+}
+
+/* What the policy could give back to it: nothing where it is not ours to move. */
+static uint64_t could_get_back(const struct bl_guest *g)
+{
+        const struct bl_ledger_vm *record = bl_ledger_find(g->m->ledger, g->uuid);
+        uint64_t actual = bl_guest_actual(g);
+
+        if (actual == BL_UNSET || !bl_manager_acting(g->m) || !bl_guest_managed(g) ||
+            (record && record->hold != BL_HOLD_NONE))
+                return 0;
+        return bl_min(bl_sub_sat(bl_min(bl_guest_max(g), bl_guest_limit(g)), actual), g->m->host.free);
+}
+
+/* Where it does not fit into what the guest has: 0, its balloon has to grow first, or it never will. */
+static int fits_guest(const struct bl_guest *g, char *why, size_t size)
+{
+        const struct bl_wire_stats *s = g->agent.hello ? bl_agent_figures(g->agent.link.agent) : NULL;
+        const struct bl_guest_swap *w = &g->swap;
+        char takes[BL_SIZE_BUF], there[BL_SIZE_BUF], more[BL_SIZE_BUF];
+        uint64_t need, have, back;
+
+        *why = '\0';
+        if (!w->there || !s || w->used == BL_UNSET || s->v[BL_STAT_MEM_AVAILABLE] == BL_UNSET)
+                return 0;
+        need = bl_sub_sat(w->used, bl_or_zero(w->cached));
+        have = bl_sub_sat(s->v[BL_STAT_MEM_AVAILABLE], margin_of(bl_or_zero(s->v[BL_STAT_MEM_TOTAL])));
+        if (need <= have)
+                return 0;
+        back = could_get_back(g);
+        (void)bl_size_format(need, takes, sizeof takes);
+        (void)bl_size_format(have, there, sizeof there);
+        (void)bl_size_format(back, more, sizeof more);
+        if (need - have > back) {
+                (void)snprintf(why, size,
+                               "bringing back what %s has swapped takes %s of its memory, %s of it are available, and "
+                               "its balloon can give %s back: give it more ('ballastctl balloon', 'ballastctl set')",
+                               g->name, takes, there, more);
+                return -ESTALE;
+        }
+        (void)snprintf(why, size,
+                       "it takes %s of its memory, %s of it are available, and it waits for its balloon to give more "
+                       "back (up to %s)",
+                       takes, there, more);
+        return 0;
+}
+
+static int fits_host(const struct bl_guest *g, char *why, size_t size)
 {
         uint64_t coming =
                 g->swap.seen ? bl_sub_sat(bl_add_sat(g->swap.held.held, g->swap.held.zero), g->swap.held.stored) : 0;
@@ -927,12 +999,22 @@ static int may_drain(const struct bl_guest *g, char *why, size_t size)
         (void)snprintf(why, size, "bringing back what %s has swapped takes %s of the host's memory, and %s are free",
                        g->name, bl_size_format(coming, need, sizeof need),
                        bl_size_format(g->m->host.free, have, sizeof have));
-        return -ENOMEM;
+        return -ESTALE;
+}
+
+static int remember_drained(struct bl_guest *g, const struct bl_instance *process)
+{
+        int r = bl_ledger_add(g->m->ledger, g->uuid, g->name, NULL);
+
+        if (r >= 0)
+                r = bl_ledger_set_drained(g->m->ledger, g->uuid, process);
+        if (r >= 0)
+                r = bl_manager_save(g->m, true);
+        return r;
 }
 
 static void drain(struct bl_guest *g)
 {
-        g->swap.drain = true;
         g->swap.said = WHY_NONE;
         if (g->swap.there)
                 set_stage(g, BL_SWAP_STAGE_DRAINING);
@@ -941,32 +1023,51 @@ static void drain(struct bl_guest *g)
                         "%s is to bring back what it has swapped, by ballastctl", g->name);
 }
 
+static void end_drain(struct bl_guest *g)
+{
+        g->swap.said = WHY_NONE;
+        bl_swap_check(g);
+}
+
 void bl_control_drain(struct bl_manager *m, const char *vm, bool undo, bl_done_fn done, void *userdata)
 {
         struct bl_guest *g = bl_manager_find_named(m, vm);
-        char sentence[256];
+        char sentence[400], wait[256] = "";
         int r;
 
         if (!g || !m->storelink) {
                 done(userdata, g ? -ESTALE : -ENOENT, g ? "there is no store (PoolSize= in ballast.conf)" : NULL);
                 return;
         }
-        if (undo) {
-                g->swap.drain = false;
-                g->swap.said = WHY_NONE;
-                bl_swap_check(g);
-                done(userdata, 0, NULL);
+        if (!g->desc || !g->desc->has_instance) {
+                done(userdata, -ESTALE, "its process is not known (yet)");
                 return;
         }
-        r = may_drain(g, sentence, sizeof sentence);
+        r = undo ? 0 : fits_host(g, sentence, sizeof sentence);
+        if (r == 0 && !undo) {
+                r = fits_guest(g, wait, sizeof wait);
+                if (r < 0)
+                        (void)snprintf(sentence, sizeof sentence, "%s", wait);
+        }
         if (r < 0) {
                 done(userdata, r, sentence);
                 return;
         }
+        r = remember_drained(g, undo ? NULL : &g->desc->instance);
+        if (r < 0) {
+                done(userdata, r, NULL);
+                return;
+        }
+        if (undo) {
+                end_drain(g);
+                done(userdata, 0, NULL);
+                return;
+        }
         drain(g);
         (void)snprintf(sentence, sizeof sentence,
-                       "%s %s; it gets no swap on the store until it is started anew, or 'ballastctl drain --undo'",
-                       g->name, g->swap.there ? "brings back what it has swapped" : "has no swap on the store");
+                       "%s %s%s%s; it gets no swap on the store until it is started anew, or 'ballastctl drain --undo'",
+                       g->name, g->swap.there ? "brings back what it has swapped" : "has no swap on the store",
+                       *wait ? ": " : "", wait);
         done(userdata, 0, sentence);
 }
 

@@ -48,6 +48,10 @@ bool guest_sample_from(const struct bl_wire_stats *s, int64_t drift, usec_t at, 
                 .swap_total = bl_min(bl_or_zero(s->v[BL_STAT_SWAP_TOTAL]), LARGEST),
                 .swap_free = bl_min(bl_or_zero(s->v[BL_STAT_SWAP_FREE]), LARGEST),
         };
+        if (s->v[BL_STAT_STORE_STATE] == BL_STORE_SWAP_ON)
+                ret->store_free =
+                        bl_min(bl_sub_sat(bl_or_zero(s->v[BL_STAT_STORE_SIZE]), bl_or_zero(s->v[BL_STAT_STORE_USED])),
+                               LARGEST);
         return true;
 }
 
@@ -111,10 +115,16 @@ void guest_need_still(struct guest_need *n, usec_t now)
         n->rising = false;
 }
 
-/* usec until nothing is left. */
-static usec_t deadline(const struct guest_need *n, const struct guest_sample *s)
+/* What is between it and its OOM killer: what is available, and what the store has room for. */
+static uint64_t left(const struct guest_sample *s, const struct bl_wire_entitlement *grant)
 {
-        return n->rate == 0 ? BL_UNSET : bl_mul_sat(s->available, BL_SEC) / n->rate;
+        return bl_add_sat(s->available, bl_min(s->store_free, grant->v[BL_GRANT_STORE_ROOM]));
+}
+
+/* usec until nothing is left of so much. */
+static usec_t deadline(const struct guest_need *n, uint64_t bytes)
+{
+        return n->rate == 0 ? BL_UNSET : bl_mul_sat(bytes, BL_SEC) / n->rate;
 }
 
 /* What the host could still give, as far as that is known. */
@@ -136,23 +146,25 @@ void guest_need_request(const struct guest_need *n, const struct guest_sample *s
         *ret = (struct bl_wire_request){
                 .bytes = bl_min(bl_sub_sat(wanted, s->available), room(grant)),
                 .urgency = BL_URGENCY_SOON,
-                .deadline = deadline(n, s),
+                .deadline = deadline(n, left(s, grant)),
         };
-        if (s->available < DIRE || ret->deadline < STOP_TIME)
+        if (left(s, grant) < DIRE || ret->deadline < STOP_TIME)
                 ret->urgency = BL_URGENCY_STOP;
         else if (s->available < margin / 2)
                 ret->urgency = BL_URGENCY_NOW;
 }
 
 /* Is the guest short of memory, or about to be, by its own doing? */
-static bool is_short(struct guest_need *n, const struct guest_sample *s, uint64_t margin, int64_t use, uint64_t grown)
+static bool is_short(struct guest_need *n, const struct guest_sample *s, const struct bl_wire_entitlement *grant,
+                     int64_t use, uint64_t grown)
 {
+        uint64_t margin = guest_need_margin(s, grant);
         bool fast = grown >= BURST && n->rate >= BURST * (BL_SEC / WINDOW);
 
-        if (fast && (s->available < margin || deadline(n, s) < SOON_TIME))
+        if (fast && (s->available < margin || deadline(n, s->available) < SOON_TIME))
                 return true;
         /* whoever took it: that is too near; but where no balloon is there is nobody to ask */
-        if (s->available < DIRE && s->ballooned != 0)
+        if (left(s, grant) < DIRE && s->ballooned != 0)
                 return true;
         if (s->available >= margin / 4 * 3) {
                 n->calm = use;
@@ -166,7 +178,7 @@ static bool is_short(struct guest_need *n, const struct guest_sample *s, uint64_
 bool guest_need_judge(struct guest_need *n, const struct guest_sample *s, const struct bl_wire_entitlement *grant,
                       struct bl_wire_request *ret)
 {
-        uint64_t margin = guest_need_margin(s, grant), grown;
+        uint64_t grown;
         int64_t use = own_use(s);
         bool known = n->seen > 0 && n->balloon_known == (s->ballooned != BL_UNSET);
         bool was_rising = n->rising;
@@ -184,7 +196,7 @@ bool guest_need_judge(struct guest_need *n, const struct guest_sample *s, const 
         if (n->rising || !n->asking)
                 n->risen_at = s->at;
 
-        if (!is_short(n, s, margin, use, grown)) {
+        if (!is_short(n, s, grant, use, grown)) {
                 n->asking = false;
                 return false;
         }

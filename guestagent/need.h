@@ -6,7 +6,9 @@
  * What counts is what the guest itself uses more, its "own use": MemAvailable
  * that the balloon took is the host's doing, and no reason to ask the host.  The
  * host leaves each guest a margin above its need (policy/floor.c); the guest
- * asks as soon as it is clear that it is eating that.
+ * asks as soon as it is clear that it is eating that.  A guest that the host presses
+ * into the store has next to nothing available, and is not near its OOM killer as long
+ * as there is room in the store.
  */
 #ifndef BALLAST_GUEST_NEED_H
 #define BALLAST_GUEST_NEED_H
@@ -21,6 +23,7 @@ struct guest_sample {
         uint64_t ballooned; /* BL_UNSET: not known; then the total is taken to follow the balloon */
         int64_t drift; /* how much more was available when that was counted: it is another file */
         uint64_t swap_total, swap_free; /* 0: none, or not known */
+        uint64_t store_free; /* of its swap on the host's store, which is nearly as good as memory; 0: it has none */
 };
 
 #define GUEST_NEED_PAST 8U

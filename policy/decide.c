@@ -288,6 +288,7 @@ static void decide_take(const struct bl_tick *t, struct bl_work *w, struct bl_de
         d->act = true;
         d->why = w->forced ? BL_WHY_TAKE_LIMIT : why;
         d->to = to;
+        d->swaps = w->swaps_below > 0 ? bl_sub_sat(d->floor, to) : 0;
         if (w->swaps_below > 0 && bl_add_sat(to, t->c->dead_band) < w->need.floor)
                 w->st->squeezed = true;
 }

@@ -36,8 +36,9 @@ static permyriad_t ratio(uint64_t a, uint64_t b)
 
 uint64_t bl_vm_limit(const struct bl_vm *vm)
 {
-        /* what a drained VM has there, it gets back */
-        if (vm->store.stored == 0 || vm->store.leaving)
+        /* What a drained VM has there, it gets back; and to one without a limit of its own nothing is forbidden: what
+         * it reads back stays in its slots, too, for as long as those are not half used up. */
+        if (vm->store.stored == 0 || vm->store.leaving || vm->limit >= vm->max)
                 return vm->limit;
         return bl_max(bl_sub_sat(vm->limit, vm->store.stored), bl_min(vm->reservation, vm->limit));
 }
@@ -153,8 +154,8 @@ void bl_store_prepare(struct bl_tick *t, struct bl_work *w)
         if (!bl_has_need(w))
                 return;
         w->swaps_below = bl_add_sat(w->need.within, w->need.margin);
-        /* back at what it needs, or nearly so */
-        if (bl_add_sat(w->base_up, w->need.margin / 4) >= w->need.floor)
+        /* back at what it needs, or nearly so, and not on its way down */
+        if (st->dir >= 0 && st->asked == 0 && bl_add_sat(w->base_up, w->need.margin / 4) >= w->need.floor)
                 st->squeezed = false;
 
         left = t->c->test.no_store_room ? UINT64_MAX : behind(t, vm);

@@ -293,7 +293,7 @@ static int balloon_apply(struct bl_engine *e, const struct bl_vm *vm, const stru
                 .from = d->from,
                 .to = clamp_target(vm, d->to),
                 .transit = vm->target_at && vm->target < d->from ? vm->target : 0,
-                .floor = d->floor,
+                .floor = bl_sub_sat(d->floor, d->swaps),
                 .available = vm->stats.source == BL_STATS_NONE ? BL_UNSET : vm->stats.available,
         };
 

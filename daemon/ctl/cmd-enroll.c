@@ -253,7 +253,7 @@ static enum ctl_exit write_xml(const struct ctl *c, const struct bl_enroll_optio
         return CTL_OK;
 }
 
-static enum ctl_exit enroll(const struct ctl *c, const struct bl_enroll_options *o, virConnectPtr conn, virDomainPtr d)
+static enum ctl_exit enroll(struct ctl *c, const struct bl_enroll_options *o, virConnectPtr conn, virDomainPtr d)
 {
         _cleanup_free_ char *xml = NULL, *changed = NULL, *message = NULL, *diff = NULL;
         bool write = ctl_value(c, "write") != NULL;
@@ -270,11 +270,11 @@ static enum ctl_exit enroll(const struct ctl *c, const struct bl_enroll_options 
                         return CTL_FAILED;
                 }
         }
-        x = o->swap ? ctl_enroll_swap_check(conn, changed ? changed : xml) : CTL_OK;
+        x = o->swap ? ctl_enroll_swap_check(c, conn, changed ? changed : xml) : CTL_OK;
         if (x == CTL_OK && diff && write)
                 x = write_xml(c, o, conn, d);
         if (x == CTL_OK && o->swap && write)
-                x = ctl_enroll_swap_live(d, o->swap);
+                x = ctl_enroll_swap_live(c, d, o->swap);
         if (x == CTL_OK)
                 report(c, diff, message, diff && write);
         return x;

@@ -72,6 +72,12 @@ static int connect_system(struct ctl *c)
         return 0;
 }
 
+bool ctl_is_reachable(struct ctl *c)
+{
+        return c->bus || connect_private(c, c->socket ? c->socket : SOCKET_DEFAULT) >= 0 ||
+               (!c->socket && connect_system(c) >= 0);
+}
+
 enum ctl_exit ctl_connect(struct ctl *c)
 {
         const char *path = c->socket ? c->socket : SOCKET_DEFAULT;

@@ -90,6 +90,8 @@ __attribute__((format(printf, 2, 3))) enum ctl_exit ctl_usage(const struct ctl *
 
 /* --- connect.c --- */
 enum ctl_exit ctl_connect(struct ctl *c);
+/* For what can do without ballastd: connects, and says nothing where it cannot. */
+bool ctl_is_reachable(struct ctl *c);
 
 /* --- call.c: all connect first, and say what went wrong --- */
 

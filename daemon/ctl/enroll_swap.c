@@ -105,7 +105,25 @@ static uint64_t swap_of_others(virConnectPtr conn, const struct bl_conf *conf, c
         return sum;
 }
 
-enum ctl_exit ctl_enroll_swap_check(virConnectPtr conn, const char *xml)
+/* The store that ballastd is configured with, as far as it has heard of it. */
+static bool ask_ballastd(struct ctl *c, uint64_t *ret_backing)
+{
+        const json_t *store, *backing;
+        json_t *d = NULL;
+        bool known;
+
+        if (!ctl_is_reachable(c) || ctl_read(c, "Tiers", NULL, &d) != CTL_OK)
+                return false;
+        store = json_object_get(d, "store");
+        backing = json_object_get(store, "backing");
+        known = json_is_integer(backing) && strcmp(ctl_string(store, "state"), "there") == 0;
+        if (known)
+                *ret_backing = (uint64_t)json_integer_value(backing);
+        json_decref(d);
+        return known;
+}
+
+enum ctl_exit ctl_enroll_swap_check(struct ctl *c, virConnectPtr conn, const char *xml)
 {
         _cleanup_(bl_conf_freep) struct bl_conf *conf = NULL;
         char a[BL_SIZE_BUF], b[BL_SIZE_BUF], d[BL_SIZE_BUF];
@@ -113,7 +131,7 @@ enum ctl_exit ctl_enroll_swap_check(virConnectPtr conn, const char *xml)
         struct bl_store_figures f;
         uint8_t uuid[BL_UUID_LEN] = {0};
         uint64_t own, others;
-        int r;
+        int r = 0;
 
         r = bl_conf_load(&(struct bl_conf_paths){0}, &conf, &rep);
         bl_conf_report_clear(&rep);
@@ -122,7 +140,8 @@ enum ctl_exit ctl_enroll_swap_check(virConnectPtr conn, const char *xml)
         own = swap_of(xml, conf, uuid);
         if (own == 0)
                 return CTL_OK;
-        r = ask_store(conf->store_control, &f);
+        if (!ask_ballastd(c, &f.backing))
+                r = ask_store(conf->store_control, &f);
         if (r < 0) {
                 fprintf(stderr,
                         "ballast-store cannot be asked at %s (%s): whether it can hold this VM's swap is seen when the "
@@ -142,7 +161,18 @@ enum ctl_exit ctl_enroll_swap_check(virConnectPtr conn, const char *xml)
 
 /* --- the VM that runs ----------------------------------------------------------------- */
 
-enum ctl_exit ctl_enroll_swap_live(virDomainPtr d, const struct bl_vm_metadata *m)
+/* As far as ballastd runs: 'drain --undo' does it where it did not. */
+static void end_drain(struct ctl *c, const char *vm)
+{
+        _cleanup_(sd_bus_error_free) sd_bus_error e = SD_BUS_ERROR_NULL;
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+
+        if (ctl_is_reachable(c) && ctl_new_message(c, "Drain", &m) == CTL_OK &&
+            sd_bus_message_append(m, "sb", vm, 1) >= 0)
+                (void)ctl_change_message(c, m, NULL, &e);
+}
+
+enum ctl_exit ctl_enroll_swap_live(struct ctl *c, virDomainPtr d, const struct bl_vm_metadata *m)
 {
         struct bl_vm_metadata now = BL_VM_METADATA_NONE;
         _cleanup_free_ char *before = NULL, *after = NULL;
@@ -160,5 +190,6 @@ enum ctl_exit ctl_enroll_swap_live(virDomainPtr d, const struct bl_vm_metadata *
                 ctl_error("it is written, but the running VM was not told: %s", virGetLastErrorMessage());
                 return CTL_FAILED;
         }
+        end_drain(c, virDomainGetName(d));
         return CTL_OK;
 }

@@ -49,10 +49,9 @@ uint64_t bl_store_compact(struct bl_store *s, usec_t budget)
         marked = bl_spans_evacuate(s, s->n_pages);
         for (uint32_t i = 0; marked > 0 && i < s->n_entry_pages; i++) {
                 move_page(s, i);
-                pthread_mutex_unlock(&s->lock);
+                bl_lock_breathe(s);
                 if (bl_now_thread_cpu() - start > budget)
                         marked = 0;
-                pthread_mutex_lock(&s->lock);
         }
         bl_spans_settle(s);
         if (before > s->span_pages)

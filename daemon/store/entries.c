@@ -5,6 +5,8 @@
 #include <string.h>
 
 #define SEGMENT 4096U /* heads of hash chains */
+#define LOAD    2U /* entries in a chain, on the average */
+#define LINE    64U /* of the CPU's caches */
 
 /* Of a number that is known to be taken. */
 static struct bl_entry *known(const struct bl_store *s, uint32_t n, struct bl_meta **ret_meta)
@@ -76,7 +78,7 @@ static void hash_add(struct bl_store *s, uint32_t n)
         const struct bl_entry *e = known(s, n, &m);
         uint32_t *head;
 
-        if (s->n_hashed > (UINT64_C(1) << s->level) + s->split)
+        if (s->n_hashed > ((UINT64_C(1) << s->level) + s->split) * LOAD)
                 split_one(s);
         head = head_at(s, bucket_of(s, e->hash));
         m->next = *head;
@@ -129,6 +131,34 @@ uint32_t bl_entry_find(struct bl_store *s, uint64_t hash, uint16_t group)
                         return n;
         }
         return BL_NONE;
+}
+
+void bl_entry_expect_head(const struct bl_store *s, uint64_t hash)
+{
+        __builtin_prefetch(head_at(s, bucket_of(s, hash)));
+}
+
+void bl_entry_expect_find(const struct bl_store *s, uint64_t hash)
+{
+        uint32_t n = *head_at(s, bucket_of(s, hash));
+        struct bl_meta *m;
+
+        if (n == BL_NONE)
+                return;
+        __builtin_prefetch(known(s, n, &m));
+        __builtin_prefetch(m, 1);
+}
+
+bool bl_entry_holds(const struct bl_store *s, uint32_t n, const void *bytes, uint32_t size)
+{
+        struct bl_meta *m;
+        const struct bl_entry *e = known(s, n, &m);
+        const uint8_t *at;
+
+        if (e->size != size || e->location & BL_LOCATION_DISK || !bl_location_ok(e->location, n, e))
+                return false;
+        at = bl_spans_at(s, e->location & BL_PLACE_MASK, size);
+        return at && memcmp(at, bytes, size) == 0;
 }
 
 /* --- numbers ---------------------------------------------------------------------------------------------------- */
@@ -435,6 +465,30 @@ void bl_entry_flip(struct bl_store *s, uint32_t n, uint64_t place, bool disk)
         if (x && !disk)
                 x->charge += bl_spans_object_size(s, e->size);
         free_place(s, n, e, old);
+}
+
+void bl_entry_expect(const struct bl_store *s, uint64_t word)
+{
+        struct bl_meta *m;
+        const struct bl_entry *e = bl_slot_kind(word) == BL_SLOT_DATA ? bl_entry_at(s, bl_slot_entry(word), &m) : NULL;
+
+        if (!e)
+                return;
+        __builtin_prefetch(m, 1);
+        __builtin_prefetch(e);
+}
+
+void bl_entry_expect_load(const struct bl_store *s, uint32_t n)
+{
+        const struct bl_entry *e = &s->entry_pages[n / BL_ENTRIES]->entries[n % BL_ENTRIES];
+        uint64_t location = __atomic_load_n(&e->location, __ATOMIC_RELAXED);
+        uint64_t at = (location & BL_PLACE_MASK) * 16;
+
+        if (location & BL_LOCATION_DISK || at / BL_STORE_PAGE >= s->n_pages)
+                return;
+        __builtin_prefetch(&s->pages[at / BL_STORE_PAGE]);
+        for (uint32_t i = 0; i < e->size; i += LINE)
+                __builtin_prefetch(s->arena->base + at + i);
 }
 
 int bl_entry_load(struct bl_store *s, uint32_t n, void *page, void *blob)

@@ -22,7 +22,7 @@
 #define BL_CHUNK_PAGES ((uint32_t)(BL_ARENA_CHUNK / BL_STORE_PAGE))
 #define BL_NONE        UINT32_MAX
 #define BL_NO_OWNER    UINT16_MAX
-#define BL_SPAN_MAX    8U /* pages */
+#define BL_SPAN_MAX    10U /* pages */
 #define BL_OBJECT_MIN  64U /* bytes; so that 64 bits a page tell which objects are taken */
 /* What compresses worse is stored as it is: 9 objects of it in 8 pages are the last class that wins. */
 #define BL_OBJECT_MAX 3632U
@@ -54,9 +54,8 @@ struct bl_class {
 struct bl_meta {
         uint32_t next; /* hash chain; free list of the page */
         uint32_t refs; /* slot words */
-        uint16_t pins : 14;
+        uint16_t pins : 15;
         uint16_t hashed : 1;
-        uint16_t moving : 1; /* its copy is under way */
         uint16_t owner; /* export that pays for it; BL_NO_OWNER */
 };
 
@@ -128,6 +127,7 @@ struct bl_store {
         void *userdata;
 
         pthread_mutex_t lock;
+        uint32_t wanted; /* requests that wait for it, see bl_lock */
         pthread_cond_t room; /* pages became free */
         pthread_cond_t closed; /* an export was closed */
         pthread_cond_t spare; /* a bl_work is free */
@@ -189,7 +189,12 @@ struct bl_store {
         size_t n_blobs; /* room for */
         uint32_t hand; /* entry page where the walk goes on */
         uint32_t cut; /* what ranks as much goes down; 0: to be found anew */
+        uint64_t cut_left; /* bytes that it is good for */
 };
+
+/* store.c: for requests, and who holds the lock for long lets them go first. */
+void bl_lock(struct bl_store *s);
+void bl_lock_breathe(struct bl_store *s);
 
 /* pages.c */
 int bl_pages_init(struct bl_store *s);
@@ -256,6 +261,11 @@ void bl_entry_ref(struct bl_store *s, uint32_t n, uint16_t owner);
 void bl_entry_flip(struct bl_store *s, uint32_t n, uint64_t place, bool disk);
 /* An entry that may have this content, or BL_NONE. */
 uint32_t bl_entry_find(struct bl_store *s, uint64_t hash, uint16_t group);
+/* Fetch ahead what bl_entry_find will look at: the second some time after the first. */
+void bl_entry_expect_head(const struct bl_store *s, uint64_t hash);
+void bl_entry_expect_find(const struct bl_store *s, uint64_t hash);
+/* Is this what an entry's bytes in RAM are? */
+bool bl_entry_holds(const struct bl_store *s, uint32_t n, const void *bytes, uint32_t size);
 int bl_entries_init(struct bl_store *s);
 void bl_entries_free(struct bl_store *s);
 /* Recovery: what lies in the directory; -ENOMEM.  A slot's reference to an entry: false: it is damaged or gone.
@@ -265,6 +275,10 @@ bool bl_entry_claim(struct bl_store *s, uint64_t word, uint16_t owner);
 void bl_entries_sweep(struct bl_store *s);
 /* Bytes of the process. */
 uint64_t bl_entries_memory(const struct bl_store *s);
+/* Fetches ahead what bl_entry_is, and then bl_entry_load, will look at. */
+void bl_entry_expect(const struct bl_store *s, uint64_t word);
+/* Pinned; also without the lock. */
+void bl_entry_expect_load(const struct bl_store *s, uint32_t n);
 /* Without the lock, pinned: the entry's page into `page` (`blob` is for what is on disk).
  * -EBADMSG: damaged; -EIO, -ETIMEDOUT: as bl_disk_read. */
 int bl_entry_load(struct bl_store *s, uint32_t n, void *page, void *blob);

@@ -20,8 +20,8 @@
 #define BL_LAYOUT_VERSION 1U
 #define BL_LAYOUT_MAGIC   UINT64_C(0x31306c6f6f706c42) /* "Blpool01" */
 
-#define BL_EXPORTS 512U /* at most */
-#define BL_GROUPS  1024U /* twice that: what is left of a group that an export has left */
+#define BL_EXPORTS 1024U /* at most */
+#define BL_GROUPS  2048U /* twice that: what is left of a group that an export has left */
 #define BL_NODE    1024U /* page numbers in a page */
 #define BL_TABLE   512U /* slot words in a page: 2 MiB of an export */
 /* Two levels of nodes above the tables. */

@@ -48,7 +48,7 @@ static struct bl_work *work_take(struct bl_store *s)
         struct bl_work *w = NULL;
         usec_t now = bl_now();
 
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         while (!w) {
                 w = s->idle;
                 if (w)
@@ -59,7 +59,9 @@ static struct bl_work *work_take(struct bl_store *s)
                         pthread_cond_wait(&s->spare, &s->lock);
         }
         w->started = now;
-        s->clock = (uint32_t)(now / BL_SEC);
+        /* who waited for the lock comes with an older time */
+        if ((uint32_t)(now / BL_SEC) > s->clock)
+                s->clock = (uint32_t)(now / BL_SEC);
         pthread_mutex_unlock(&s->lock);
         return w;
 }
@@ -68,7 +70,7 @@ static void work_give(struct bl_store *s, struct bl_work *w, struct bl_latency *
 {
         usec_t now = bl_now();
 
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         if (l)
                 bl_latency_add(l, now, now - w->started);
         w->started = 0;
@@ -88,7 +90,10 @@ static int failed(struct bl_export *e, int r, uint64_t offset)
 {
         struct bl_store *s = e->store;
 
-        pthread_mutex_lock(&s->lock);
+        /* it may come back; that the disk hangs was told once (bl_tier_disk_did) */
+        if (r == -ETIMEDOUT)
+                return -EIO;
+        bl_lock(s);
         e->errors++;
         s->errors++;
         pthread_mutex_unlock(&s->lock);
@@ -123,11 +128,14 @@ static int read_batch(struct bl_export *e, struct bl_work *w, uint8_t *buf, size
         uint32_t n = (uint32_t)((offset + size - 1) / BL_STORE_PAGE - first + 1), seen;
         int r = 0;
 
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         if (e->gone) {
                 pthread_mutex_unlock(&s->lock);
                 return -EIO;
         }
+        /* what all of them need is under way before the first is waited for */
+        for (uint32_t i = 0; n > 1 && i < n; i++)
+                bl_entry_expect(s, bl_slots_get(e, first + i));
         for (seen = 0; seen < n && r == 0; seen++) {
                 uint64_t word;
 
@@ -138,12 +146,16 @@ static int read_batch(struct bl_export *e, struct bl_work *w, uint8_t *buf, size
         pthread_mutex_unlock(&s->lock);
         if (r < 0)
                 r = failed(e, r, (first + seen - 1) * BL_STORE_PAGE);
+        if (r == 0 && w->ops[0].entry != BL_NONE)
+                bl_entry_expect_load(s, w->ops[0].entry);
         for (uint32_t i = 0; i < n && r == 0; i++) {
                 uint64_t at = (first + i) * BL_STORE_PAGE;
                 uint64_t from = bl_max(at, offset), to = bl_min(at + BL_STORE_PAGE, offset + size);
                 bool whole = to - from == BL_STORE_PAGE;
                 uint8_t *out = buf + (from - offset);
 
+                if (i + 1 < n && w->ops[i + 1].entry != BL_NONE)
+                        bl_entry_expect_load(s, w->ops[i + 1].entry);
                 if (w->ops[i].entry == BL_NONE) {
                         memset(out, 0, to - from);
                         continue;
@@ -154,7 +166,7 @@ static int read_batch(struct bl_export *e, struct bl_work *w, uint8_t *buf, size
                 else if (!whole)
                         memcpy(out, w->page + (from - at), to - from);
         }
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         for (uint32_t i = 0; i < seen; i++)
                 if (w->ops[i].entry != BL_NONE)
                         bl_entry_unpin(s, w->ops[i].entry);
@@ -257,23 +269,43 @@ static void remember_ratio(struct bl_export *e, uint32_t size)
         e->at_recent = (e->at_recent + 1) % BL_RECENT;
 }
 
+/* Somebody else has written the same since it was looked for: theirs is kept.  The same compressed bytes are the
+ * same page. */
+static bool join(struct bl_store *s, struct bl_op *op, const uint8_t *bytes, uint16_t group)
+{
+        uint32_t n = bl_entry_find(s, op->hash, group);
+
+        if (n == BL_NONE || !bl_entry_holds(s, n, bytes, op->size))
+                return false;
+        bl_entry_pin(s, n);
+        bl_entry_unpin(s, op->entry);
+        bl_spans_give(s, op->place);
+        op->entry = n;
+        op->place = 0;
+        op->size = 0;
+        op->filled = true;
+        return true;
+}
+
 /* The slot has a table. */
 static void publish(struct bl_export *e, struct bl_work *w, uint32_t i, uint64_t slot, uint16_t group)
 {
         struct bl_store *s = e->store;
         struct bl_op *op = &w->ops[i];
-        uint32_t n = op->same == BL_NONE ? op->entry : w->ops[op->same].entry;
+        uint32_t n;
 
         if (op->zero) {
                 bl_slots_set(e, slot, bl_slot_word(BL_SLOT_ZERO, 0, 0));
         } else {
-                if (op->filled || op->same != BL_NONE) {
+                if (op->filled || op->same != BL_NONE ||
+                    join(s, op, op->size == BL_STORE_PAGE ? op->data : w->out[i], group)) {
                         s->hits++;
                 } else {
-                        bl_entry_fill(s, n, op->place, op->hash, op->size, group);
+                        bl_entry_fill(s, op->entry, op->place, op->hash, op->size, group);
                         op->filled = true;
                         (void)bl_fault(BL_FAULT_STORE_FILLED);
                 }
+                n = op->same == BL_NONE ? op->entry : w->ops[op->same].entry;
                 bl_slots_set(e, slot, bl_slot_word(BL_SLOT_DATA, n, op->hash));
         }
         remember_ratio(e, op->size);
@@ -311,7 +343,7 @@ static int commit_some(struct bl_export *e, struct bl_work *w, uint64_t slot, ui
         if (!late)
                 copy(s, w, *done, m);
         (void)bl_fault(BL_FAULT_STORE_COPIED);
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         if (e->gone)
                 return -EIO;
         if (e->record->group != group || (expect && bl_slots_get(e, slot) != *expect))
@@ -371,7 +403,11 @@ static int write_once(struct bl_export *e, struct bl_work *w, uint64_t slot, uin
         /* the registration may change it */
         group = __atomic_load_n(&e->record->group, __ATOMIC_ACQUIRE);
         classify(w, n, data, s->groups[group].seed);
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
+        for (uint32_t i = 0; i < n; i++)
+                bl_entry_expect_head(s, w->ops[i].hash);
+        for (uint32_t i = 0; i < n; i++)
+                bl_entry_expect_find(s, w->ops[i].hash);
         for (uint32_t i = 0; i < n; i++) {
                 struct bl_op *op = &w->ops[i];
 
@@ -383,7 +419,7 @@ static int write_once(struct bl_export *e, struct bl_work *w, uint64_t slot, uin
         }
         pthread_mutex_unlock(&s->lock);
         compare(s, w, n, strange);
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         for (uint32_t i = 0; i < n; i++)
                 if (strange[i]) {
                         bl_entry_unpin(s, w->ops[i].entry);
@@ -413,7 +449,7 @@ static int write_part(struct bl_export *e, struct bl_work *w, uint64_t offset, s
         int r;
 
         do {
-                pthread_mutex_lock(&s->lock);
+                bl_lock(s);
                 r = -ENODEV;
                 if (!e->gone)
                         r = look(e, slot, &word, &entry);
@@ -437,7 +473,7 @@ static int write_part(struct bl_export *e, struct bl_work *w, uint64_t offset, s
                         r = write_once(e, w, slot, 1, w->whole, &word);
                 }
                 if (entry != BL_NONE) {
-                        pthread_mutex_lock(&s->lock);
+                        bl_lock(s);
                         bl_entry_unpin(s, entry);
                         pthread_mutex_unlock(&s->lock);
                 }
@@ -494,7 +530,7 @@ static int zero_pages(struct bl_export *e, uint64_t slot, uint64_t n)
         usec_t since = 0;
         int r = 0;
 
-        pthread_mutex_lock(&s->lock);
+        bl_lock(s);
         s->trims += n;
         while (n > 0 && r == 0) {
                 uint64_t run = bl_min(n, BL_TABLE - slot % BL_TABLE);
@@ -514,7 +550,7 @@ static int zero_pages(struct bl_export *e, uint64_t slot, uint64_t n)
                 n -= run;
                 /* others' turn */
                 pthread_mutex_unlock(&s->lock);
-                pthread_mutex_lock(&s->lock);
+                bl_lock(s);
         }
         pthread_mutex_unlock(&s->lock);
         return r;
@@ -576,7 +612,7 @@ int bl_export_extent(struct bl_export *e, uint64_t offset, uint64_t *size)
                 uint64_t n = bl_min(end - slot, BL_TABLE - slot % BL_TABLE), run = 0;
                 int k;
 
-                pthread_mutex_lock(&s->lock);
+                bl_lock(s);
                 k = e->gone ? -EIO : extent_run(e, slot, n, &run);
                 pthread_mutex_unlock(&s->lock);
                 if (k < 0)

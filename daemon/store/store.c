@@ -4,14 +4,40 @@
 
 #include <lz4.h>
 #include <string.h>
+#include <time.h>
+
+void bl_lock(struct bl_store *s)
+{
+        if (pthread_mutex_trylock(&s->lock) == 0)
+                return;
+        __atomic_add_fetch(&s->wanted, 1, __ATOMIC_RELAXED);
+        pthread_mutex_lock(&s->lock);
+        __atomic_sub_fetch(&s->wanted, 1, __ATOMIC_RELAXED);
+}
+
+/* A mutex goes to whoever asks first, which is who has just let it go, long before one who sleeps wakes up. */
+void bl_lock_breathe(struct bl_store *s)
+{
+        static const struct timespec moment = {.tv_nsec = 10000};
+
+        pthread_mutex_unlock(&s->lock);
+        if (__atomic_load_n(&s->wanted, __ATOMIC_RELAXED) > 0)
+                nanosleep(&moment, NULL);
+        pthread_mutex_lock(&s->lock);
+}
 
 static void init_locks(struct bl_store *s)
 {
+        pthread_mutexattr_t spins;
         pthread_condattr_t attr;
 
+        /* it is held for less than waking up takes */
+        pthread_mutexattr_init(&spins);
+        pthread_mutexattr_settype(&spins, PTHREAD_MUTEX_ADAPTIVE_NP);
         pthread_condattr_init(&attr);
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_mutex_init(&s->lock, NULL);
+        pthread_mutex_init(&s->lock, &spins);
+        pthread_mutexattr_destroy(&spins);
         pthread_mutex_init(&s->grow, NULL);
         pthread_mutex_init(&s->clean, NULL);
         pthread_cond_init(&s->room, &attr);

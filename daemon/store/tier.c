@@ -92,8 +92,7 @@ void bl_tier_roomy(struct bl_store *s)
 static uint32_t rank(const struct bl_store *s, const struct bl_entry *e, const struct bl_meta *m)
 {
         const struct bl_export *x = m->owner < BL_EXPORTS ? s->exports[m->owner] : NULL;
-        uint64_t age = s->clock - e->age;
-        uint32_t log = age ? 64 - (uint32_t)__builtin_clzll(age) : 0, class = 1;
+        uint32_t age = s->clock - e->age, log = age ? 32 - (uint32_t)__builtin_clz(age) : 0, class = 1;
 
         if (m->refs == 0 || m->pins > 0 || e->location & BL_LOCATION_DISK)
                 return 0;
@@ -101,7 +100,7 @@ static uint32_t rank(const struct bl_store *s, const struct bl_entry *e, const s
                 class = 3;
         else if (e->size > BL_STORE_PAGE / 2)
                 class = 2;
-        return class * AGES + (log < AGES ? log : AGES - 1);
+        return class * AGES + log;
 }
 
 /* A walk looks for so much: little of the pool, so that the order counts, and not so little that it walks all the
@@ -124,13 +123,13 @@ static uint32_t find_cut(struct bl_store *s)
 
                         bytes[rank(s, e, m)] += e->size;
                 }
-                if (i % 8 == 7) {
-                        pthread_mutex_unlock(&s->lock);
-                        pthread_mutex_lock(&s->lock);
-                }
+                if (i % 4 == 3)
+                        bl_lock_breathe(s);
         }
-        while (cut > AGES && sum < at_once(s))
+        /* of a lower class only if there is next to nothing of the one above */
+        while (cut > AGES && sum < at_once(s) && (cut % AGES != 0 || sum < BL_DISK_SEGMENT / 4))
                 sum += bytes[--cut];
+        s->cut_left = at_once(s);
         return sum > 0 ? cut : 0;
 }
 
@@ -140,7 +139,7 @@ static size_t collect(struct bl_store *s)
         size_t n = 0, bytes = 0;
         uint32_t pages = s->n_entry_pages;
 
-        for (uint32_t k = 0; k < pages; k++) {
+        for (uint32_t k = 0; k < pages && s->cut_left > 0; k++) {
                 uint32_t i = s->hand < s->n_entry_pages ? s->hand : 0;
 
                 for (uint32_t j = 0; s->entry_pages[i] && j < BL_ENTRIES; j++) {
@@ -157,6 +156,7 @@ static size_t collect(struct bl_store *s)
                         s->blobs[n++] =
                                 (struct bl_disk_blob){.entry = number, .size = e->size, .data = s->segment + bytes};
                         bytes += (e->size + BL_DISK_GRAIN - 1) / BL_DISK_GRAIN * BL_DISK_GRAIN;
+                        s->cut_left = bl_sub_sat(s->cut_left, e->size);
                 }
                 s->hand = i + 1;
                 if (s->hand >= s->n_entry_pages) {
@@ -165,10 +165,8 @@ static size_t collect(struct bl_store *s)
                         s->cut = 0;
                         return n;
                 }
-                if (k % 8 == 7) {
-                        pthread_mutex_unlock(&s->lock);
-                        pthread_mutex_lock(&s->lock);
-                }
+                if (k % 4 == 3)
+                        bl_lock_breathe(s);
         }
         return n;
 }
@@ -193,6 +191,8 @@ static int settle(struct bl_store *s, size_t n, bool written)
                         bl_disk_free(s->disk, b->place, b->size);
                 }
                 bl_entry_unpin(s, b->entry);
+                if (i % 16 == 15)
+                        bl_lock_breathe(s);
         }
         pthread_mutex_unlock(&s->lock);
         return moved;
@@ -216,6 +216,9 @@ int bl_tier_demote(struct bl_store *s)
         if (s->cut == 0)
                 s->cut = find_cut(s);
         n = s->cut == 0 ? 0 : collect(s);
+        /* what there is has changed since it was found */
+        if (s->cut_left == 0)
+                s->cut = 0;
         pthread_mutex_unlock(&s->lock);
         if (n == 0) {
                 pthread_mutex_unlock(&s->clean);
@@ -306,6 +309,9 @@ static void *run(void *arg)
                 bool low = available(s) < low_mark(s) || s->waiting > 0;
                 int r = 0, cleaned;
 
+                /* what was to go down then need not be what is now */
+                if (!low)
+                        s->cut = 0;
                 pthread_mutex_unlock(&s->lock);
                 look_at_disk(s);
                 if (low)

@@ -88,6 +88,7 @@ struct bl_decision {
                           resident */
         uint64_t to; /* new balloon target; of BL_ENGINE_PAGEOUT `from` less what is to be paged out */
         uint64_t floor; /* least that this guest needs by its own figures; `from` where those are not good */
+        uint64_t swaps; /* of the floor, what it is to swap into the store: `to` is below by so much */
         uint64_t want; /* what it would have with memory to spare */
         uint64_t due; /* bytes that it is short of and entitled to; 0: not short */
         uint64_t speed; /* bytes/s that it was seen to give */

@@ -24,7 +24,7 @@ out=$(cd "$out" && pwd)
 # With their dependencies (modprobe knows them) and in this order.
 boot_modules=(virtio_pci virtio_console virtio_rng 9p 9pnet_virtio overlay)
 # For tests to load with modprobe.
-more_modules=(autofs4 zram lz4 zstd vsock_loopback vhost_vsock virtio_balloon loop)
+more_modules=(autofs4 zram lz4 zstd vsock_loopback vhost_vsock virtio_balloon virtio_blk loop)
 
 programs=(bash sh cat chmod cp cut date dd dirname basename echo env false find head id ln ls mkdir mknod mktemp mv
   nproc printf readlink rm rmdir seq sleep sort stat sync tail tee test timeout touch tr true truncate uname uniq wc

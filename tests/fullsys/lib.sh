@@ -5,14 +5,15 @@
 #
 #   . tests/fullsys/lib.sh
 #   fs_boot DIR [--memory MIB] [--cpus N] [--cmdline TEXT] [--share PATH:TAG]...
-#           [--port NAME:FILE]... [--plain] [--timeout SECONDS]
+#           [--port NAME:FILE]... [--disk SERIAL:MIB]... [--plain] [--timeout SECONDS]
 #   fs_run 'shell command' [SECONDS]
 #   fs_shutdown
 #
 # fs_boot     DIR is an empty directory for sockets and logs (DIR/console.log).
 #             The project's directory is at its own path in the guest, read-only;
 #             --share adds others at /mnt/TAG, read-only too.  --port adds a
-#             virtio-serial port; what the guest writes to it goes to FILE.
+#             virtio-serial port; what the guest writes to it goes to FILE.  --disk adds
+#             an empty virtio disk; the guest has it when it loads virtio_blk.
 #             --plain runs no systemd, only the kernel and a shell.  One guest at
 #             a time.
 # fs_run      runs the command in the guest's bash as root, prints what it
@@ -110,8 +111,8 @@ fs__answer() { # ID SECONDS
 }
 
 fs_boot() {
-  local dir=$1 memory=512 cpus=1 cmdline='' plain='' limit=150 shares=() ports=() image kernel initrd accel
-  local share port args n=0
+  local dir=$1 memory=512 cpus=1 cmdline='' plain='' limit=150 shares=() ports=() disks=() image kernel initrd
+  local accel share port disk args n=0
   local begin=$SECONDS
   shift
   while (($# > 0)); do
@@ -121,6 +122,7 @@ fs_boot() {
       --cmdline) cmdline+=" $2" && shift ;;
       --share) shares+=("$2") && shift ;;
       --port) ports+=("$2") && shift ;;
+      --disk) disks+=("$2") && shift ;;
       --timeout) limit=$2 && shift ;;
       --plain) plain=1 ;;
       *)
@@ -166,6 +168,13 @@ fs_boot() {
   for port in "${ports[@]}"; do
     n=$((n + 1))
     args+=(-chardev "file,id=port$n,path=${port#*:}" -device "virtserialport,chardev=port$n,name=${port%%:*}")
+  done
+  for disk in "${disks[@]}"; do
+    n=$((n + 1))
+    rm -f "$FS_DIR/disk$n"
+    truncate -s "${disk##*:}M" "$FS_DIR/disk$n"
+    args+=(-drive "if=none,id=disk$n,file=$FS_DIR/disk$n,format=raw,cache=unsafe,discard=unmap"
+      -device "virtio-blk-pci,drive=disk$n,serial=${disk%%:*}")
   done
 
   fs__traps

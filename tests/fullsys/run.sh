@@ -61,6 +61,8 @@ prepare() {
   done
   "${CC:-cc}" "${flags[@]}" -o "$share/bin/vsock-host" "$here/vsock-host.c" \
     "$FS_PROJECT"/daemon/channel/{agent,wire,vhost_vsock}.c "$FS_PROJECT"/daemon/util/{clock,sock}.c -lsystemd
+  "${CC:-cc}" "${flags[@]}" -o "$share/bin/store-client" "$here/store-client.c" \
+    "$FS_PROJECT"/daemon/util/{clock,fs,procstat,uuid}.c -lnbd
   if [[ -n ${FS_INSTALLED:-} ]]; then
     cp -a "$FS_INSTALLED/." "$share/root/"
     return
@@ -116,7 +118,8 @@ for first in "${tests[@]}"; do
   read -r -a words <<<"$options"
   begin=$SECONDS
   if ! fs_boot "$scratch/guest" --share "$scratch/share:fullsys" \
-    --port "org.ballast.agent.0:$scratch/share/agent.out" "${words[@]}"; then
+    --port "org.ballast.agent.0:$scratch/share/agent.out" \
+    --disk ballast-swap:64 --disk fullsys-store:64 "${words[@]}"; then
     echo "not ok - the guest${options:+ ($options)} does not boot"
     failed=1
     continue

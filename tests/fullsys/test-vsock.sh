@@ -47,8 +47,9 @@ stop_agent() {
 at_end() {
   stop_agent
   stop_host
-  systemctl stop "$hog" "$agent_unit" ballastd.service 2>/dev/null || true
+  systemctl stop "$hog" fullsys-swaphog.service "$agent_unit" ballastd.service 2>/dev/null || true
   systemctl reset-failed "$hog" 2>/dev/null || true
+  rmmod virtio_blk 2>/dev/null || true
   rm -rf "$work"
 }
 trap at_end EXIT
@@ -128,6 +129,7 @@ stop_host
 
 # --- its unit, inside its sandbox -----------------------------------------------
 start_host 1
+rmmod virtio_blk 2>/dev/null || true
 check 'the unit as shipped starts' systemctl start "$agent_unit"
 agent_main=$(property "$agent_unit" MainPID)
 check 'its agent finds the host over vsock' wait_for 10 grep -q '^hello' "$host"
@@ -170,6 +172,33 @@ check 'and not all of it' test "$after" -ge $((before / 4))
 check 'it compacts' ask compact
 check 'as the kernel lets it' test "$(value "$answer" status)" = 0
 grep '^result' "$host" | sed 's/^/# /' || true
+
+# --- swap on the host's store -----------------------------------------------------
+# Its driver was loaded by the unit.
+swap_hog=fullsys-swaphog.service
+disk=$(grep -lx ballast-swap /sys/block/*/serial | cut -d/ -f4 || true)
+check 'the disk is there' test -b "/dev/$disk"
+check 'swap is asked for' ask swap-on
+check 'and begun' test "$(value "$answer" status)" = 0
+check 'it is on' wait_for 20 status_is '.swap_state == "on"'
+check 'as the kernel sees it, before other swap' grep -qE "^/dev/$disk .*\s16384$" /proc/swaps
+check 'with discard of clusters' grep -qx 0 "/sys/block/$disk/queue/rotational"
+check 'in requests that the store takes' grep -qx 128 "/sys/block/$disk/queue/max_sectors_kb"
+used() { # MIB: at least
+  awk -v disk="/dev/$disk" -v least=$(($1 << 10)) '$1 == disk && $4 >= least { found = 1 } END { exit !found }' /proc/swaps
+}
+systemd-run -q --collect --unit="$swap_hog" -p MemoryHigh=16M "$(type -P memory-hog)" 28 60
+check 'a program swaps there' wait_for 20 used 4
+systemctl set-property --runtime "$swap_hog" MemoryHigh=infinity
+systemctl kill -s STOP "$swap_hog" # it would have the only processor
+check 'it is asked off' ask swap-off
+check 'and begun' test "$(value "$answer" status)" = 0
+check 'all comes back' wait_for 20 status_is '.swap_state == "off"'
+check 'the kernel has it no more' sh -c "! grep -q '^/dev/$disk\s' /proc/swaps"
+check 'and the program lives' systemctl is-active "$swap_hog"
+systemctl stop "$swap_hog" 2>/dev/null || true
+grep '^result' "$host" | tail -n 2 | sed 's/^/# /' || true
+[[ $failed == 0 ]] || ballast-agent status --json | sed 's/^/# /'
 
 # --- want ---------------------------------------------------------------------
 kills=$(oom_kills)

@@ -52,8 +52,8 @@ if [[ -z $units ]]; then
     units=$project/systemd
   fi
 fi
-mapfile -t services < <(find "$units" -maxdepth 1 -name '*.service' 2>/dev/null | LC_ALL=C sort)
-if ((${#services[@]} == 0)); then
+mapfile -t unit_files < <(find "$units" -maxdepth 1 \( -name '*.service' -o -name '*.socket' \) 2>/dev/null | LC_ALL=C sort)
+if ((${#unit_files[@]} == 0)); then
   echo "ok - units # SKIP there are none in $units"
   exit 0
 fi
@@ -63,9 +63,9 @@ mkdir "$scratch/units"
 find "$units" -maxdepth 1 -type f -regex '.*\.\(service\|socket\|timer\|target\|slice\|path\)' -exec cp -t "$scratch/units" {} +
 sed -E -i 's,^(Exec[A-Za-z]+=[-@:+!]*)/[^ ]*/ballast[^ ]*,\1/bin/true,' "$scratch"/units/*.service
 
-for service in "${services[@]}"; do
-  name=$(basename "$service")
-  if [[ -n $root ]]; then
+for file in "${unit_files[@]}"; do
+  name=$(basename "$file")
+  if [[ -n $root && $name == *.service ]]; then
     rc=0
     : >"$scratch/out"
     while read -r program; do
@@ -73,7 +73,7 @@ for service in "${services[@]}"; do
         echo "$program is not there" >>"$scratch/out"
         rc=1
       }
-    done < <(sed -nE 's,^Exec[A-Za-z]+=[-@:+!]*(/[^ ]+).*,\1,p' "$service")
+    done < <(sed -nE 's,^Exec[A-Za-z]+=[-@:+!]*(/[^ ]+).*,\1,p' "$file")
     result "$name starts programs that are installed" "$rc" "$scratch/out"
   fi
   rc=0
@@ -83,6 +83,7 @@ for service in "${services[@]}"; do
   grep -vE 'Failed to (open|connect)|/dev/kmsg' "$scratch/out" >"$scratch/said" || true
   [[ ! -s $scratch/said ]] || rc=1
   result "$name: systemd-analyze verify" "$rc" "$scratch/said"
+  [[ $name == *.service ]] || continue
   most=${threshold[$name]:-${threshold[default]}}
   rc=0
   systemd-analyze security --no-pager --offline=true --threshold="$most" "$scratch/units/$name" >"$scratch/out" 2>&1 || rc=$?

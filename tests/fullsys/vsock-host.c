@@ -7,7 +7,7 @@
  * "caller cid=N", "hello ...", "stats ...", "request ...", "hints ...", "result ..."
  * and "closed error=N"; `at` is in milliseconds.  Reads commands, one a line:
  *
- *      ping | compact | trim BYTES | hints BYTES       asks the agent for it
+ *      ping | compact | trim BYTES | hints BYTES | swap-on | swap-off       asks the agent for it
  *      grant BYTES                                     tells it that its limit is that
  *
  * Exit status: 0 at SIGTERM; 3 where it cannot listen ("cannot listen: WHY"), 1
@@ -38,10 +38,8 @@ struct host {
 };
 
 static const char *const kinds[_BL_ACTION_MAX] = {
-        [BL_ACTION_PING] = "ping",
-        [BL_ACTION_TRIM] = "trim",
-        [BL_ACTION_COMPACT] = "compact",
-        [BL_ACTION_HINTS] = "hints",
+        [BL_ACTION_PING] = "ping",   [BL_ACTION_TRIM] = "trim",       [BL_ACTION_COMPACT] = "compact",
+        [BL_ACTION_HINTS] = "hints", [BL_ACTION_SWAP_ON] = "swap-on", [BL_ACTION_SWAP_OFF] = "swap-off",
 };
 
 /* How often the kernel here, which is the agent's too, killed for want of memory. */

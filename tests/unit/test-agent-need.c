@@ -292,6 +292,49 @@ static void test_swap(void **state)
 }
 
 /* A guest that allocates much but has plenty has no reason to ask. */
+/* The host presses it into its swap on the store: that is no reason to ask, while there is room. */
+static void test_pressed(void **state)
+{
+        (void)state;
+        guest.swap_total = guest.swap_free = guest.store_free = 400 * BL_MIB;
+        rest(BL_SEC);
+        for (int i = 0; i < 150; i++) {
+                guest.total -= BL_MIB;
+                guest.ballooned += BL_MIB;
+                if (guest.available > 2 * BL_MIB) {
+                        guest.available -= BL_MIB;
+                } else {
+                        guest.swap_free -= BL_MIB;
+                        guest.store_free -= BL_MIB;
+                }
+                rest(50 * BL_MSEC);
+        }
+        assert_int_equal(requests, 0);
+        /* the store has none for it, whatever its disk has: it is near its OOM killer now */
+        grant.v[BL_GRANT_STORE_ROOM] = 4 * BL_MIB;
+        rest(BL_SEC);
+        assert_true(requests > 0);
+        assert_int_equal(asked.urgency, BL_URGENCY_STOP);
+}
+
+/* What it allocates itself while it is pressed it asks for, and swaps meanwhile. */
+static void test_pressed_and_busy(void **state)
+{
+        (void)state;
+        guest.available = 4 * BL_MIB;
+        guest.swap_total = 400 * BL_MIB;
+        guest.swap_free = guest.store_free = 300 * BL_MIB;
+        rest(BL_SEC);
+        requests = 0;
+        for (int i = 0; i < 20; i++) {
+                guest.swap_free -= 2 * BL_MIB;
+                guest.store_free -= 2 * BL_MIB;
+                rest(50 * BL_MSEC);
+        }
+        assert_true(requests > 0);
+        assert_int_equal(asked.urgency, BL_URGENCY_NOW);
+}
+
 static void test_plenty(void **state)
 {
         (void)state;
@@ -370,11 +413,23 @@ static void test_samples(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                need_test(test_margin),        need_test(test_quiet),     need_test(test_ramp),
-                need_test(test_what_is_asked), need_test(test_room),      need_test(test_slow_leak),
-                need_test(test_balloon),       need_test(test_satisfied), need_test(test_refused),
-                need_test(test_flapping),      need_test(test_swap),      need_test(test_plenty),
-                need_test(test_fresh),         need_test(test_still),     need_test(test_samples),
+                need_test(test_margin),
+                need_test(test_quiet),
+                need_test(test_ramp),
+                need_test(test_what_is_asked),
+                need_test(test_room),
+                need_test(test_slow_leak),
+                need_test(test_balloon),
+                need_test(test_satisfied),
+                need_test(test_refused),
+                need_test(test_flapping),
+                need_test(test_swap),
+                need_test(test_pressed),
+                need_test(test_pressed_and_busy),
+                need_test(test_plenty),
+                need_test(test_fresh),
+                need_test(test_still),
+                need_test(test_samples),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -483,10 +483,45 @@ static void test_rollback(void **state)
         (void)bl_ledger_free(l);
 }
 
+/* A drain is of one process of the VM, and known to the next daemon. */
+static void test_drained(void **state)
+{
+        struct bl_ledger *l = open_quiet(*state, "boot-1");
+
+        assert_int_equal(bl_ledger_set_drained(l, vm_a, &one), -ENOENT);
+        fill(l);
+        assert_int_equal(bl_ledger_find(l, vm_a)->drained.pid, 0);
+        assert_int_equal(bl_ledger_set_drained(l, vm_a, &one), 0);
+        assert_int_equal(bl_ledger_set_drained(l, vm_b, &two), 0);
+        assert_int_equal(bl_ledger_save(l, true), 0);
+        (void)bl_ledger_free(l);
+        l = open_quiet(*state, "boot-1");
+        check_filled(l);
+        assert_true(bl_instance_equal(&bl_ledger_find(l, vm_a)->drained, &one));
+        assert_true(bl_instance_equal(&bl_ledger_find(l, vm_b)->drained, &two));
+        /* said before the VM's process was known, and kept then */
+        assert_int_equal(bl_ledger_set_instance(l, vm_b, &two, BL_BIRTH_BOOTED, BL_UNSET), 0);
+        assert_true(bl_instance_equal(&bl_ledger_find(l, vm_b)->drained, &two));
+        assert_int_equal(bl_ledger_set_instance(l, vm_a, &two, BL_BIRTH_MOVED, 512 * BL_MIB), 0);
+        assert_int_equal(bl_ledger_find(l, vm_a)->drained.pid, 0);
+        bl_ledger_gone(l, vm_b, true);
+        assert_int_equal(bl_ledger_find(l, vm_b)->drained.pid, 0);
+        assert_int_equal(bl_ledger_set_drained(l, vm_b, &two), 0);
+        assert_int_equal(bl_ledger_set_drained(l, vm_a, &two), 0);
+        assert_int_equal(bl_ledger_set_drained(l, vm_a, NULL), 0);
+        assert_int_equal(bl_ledger_find(l, vm_a)->drained.pid, 0);
+        assert_int_equal(bl_ledger_save(l, true), 0);
+        (void)bl_ledger_free(l);
+        l = open_quiet(*state, "boot-2");
+        assert_int_equal(bl_ledger_find(l, vm_b)->drained.pid, 0);
+        (void)bl_ledger_free(l);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_rollback, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_drained, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_new, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_host_boot, setup, teardown),

@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
 
 #include "tests/unit/test-store-disk.h"
 
@@ -51,6 +52,19 @@ void free(void *p)
 {
         live -= counting && p;
         __libc_free(p);
+}
+
+/* The host has no more memory for the pool, from the nth chunk on. */
+static long chunks_left = -1;
+
+int madvise(void *at, size_t size, int advice)
+{
+        if (advice == MADV_POPULATE_WRITE && chunks_left >= 0 && chunks_left-- == 0) {
+                chunks_left = 0;
+                errno = ENOMEM;
+                return -1;
+        }
+        return (int)syscall(SYS_madvise, at, size, advice);
 }
 
 /* bl_store_open frees what it is given; what is made for it is counted too. */
@@ -158,6 +172,71 @@ static void test_refused_while_writing(void **state)
         (void)bl_store_close(s);
         close(memory);
 }
+
+static uint64_t write_until_refused(struct bl_export *e, uint64_t from)
+{
+        uint8_t page[PAGE];
+        int r = 0;
+
+        while (r >= 0 && from < bl_export_size(e) / PAGE) {
+                fill_page(page, 4 * from + 3);
+                r = bl_export_write(e, page, PAGE, from * PAGE);
+                if (r >= 0)
+                        from++;
+        }
+        assert_true(r == 0 || r == -EIO);
+        return from;
+}
+
+/* The host refuses memory to the pool: an error after a while, what was acknowledged stays, and it goes on later. */
+static void test_chunk_refused(void **state)
+{
+        uint64_t before = 0;
+
+        (void)state;
+        bl_tier_patience = 50 * BL_MSEC;
+        for (long n = 0; n <= 4; n++) {
+                int memory = memory_new(4 * BL_ARENA_CHUNK);
+                struct bl_store_options o = {.arena = arena_on(memory, true)};
+                struct bl_store *s = NULL;
+                struct bl_export *e;
+                uint64_t written;
+                uint8_t page[PAGE], is[PAGE];
+                int r;
+
+                /* nothing of it is there */
+                assert_int_equal(fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4 * BL_ARENA_CHUNK),
+                                 0);
+                chunks_left = n;
+                r = bl_store_open(&o, &s, NULL);
+                if (n == 0) {
+                        assert_int_equal(r, -ENOMEM);
+                        close(memory);
+                        continue;
+                }
+                assert_int_equal(r, 0);
+                assert_int_equal(bl_store_reserve(s, 4 * BL_ARENA_CHUNK), n < 4 ? -ENOMEM : 0);
+                assert_int_equal(s->ready_pages, (uint32_t)n * BL_CHUNK_PAGES);
+                assert_int_equal(register_vm(s, 1, 1500 * PAGE, ""), 0);
+                e = open_vm(s, 1);
+                written = write_until_refused(e, 0);
+                assert_true(n < 4 ? written < 1500 && written > before + 100 : written == 1500);
+                before = written;
+                assert_int_equal(store_check(s), 0);
+                for (uint64_t i = 0; i < written; i++) {
+                        fill_page(page, 4 * i + 3);
+                        assert_int_equal(bl_export_read(e, is, PAGE, i * PAGE), 0);
+                        assert_memory_equal(is, page, PAGE);
+                }
+                chunks_left = -1;
+                assert_int_equal(write_until_refused(e, written), 1500);
+                assert_int_equal(store_check(s), 0);
+                (void)bl_export_close(e);
+                (void)bl_store_close(s);
+                close(memory);
+        }
+        bl_tier_patience = 30 * BL_SEC;
+}
 #endif
 
 int main(void)
@@ -166,6 +245,7 @@ int main(void)
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
                 cmocka_unit_test(test_refused),
                 cmocka_unit_test(test_refused_while_writing),
+                cmocka_unit_test(test_chunk_refused),
 #endif
         };
 

@@ -139,6 +139,7 @@ static void *upkeep(void *arg)
         for (unsigned i = 0;; i++) {
                 uint8_t uuid[BL_UUID_LEN];
                 struct timespec ts = {.tv_nsec = 300000};
+                struct bl_export *other;
                 struct bl_store_vm vms[VMS];
 
                 if (i % 3 == 0)
@@ -151,6 +152,10 @@ static void *upkeep(void *arg)
                 /* one more comes and goes */
                 MUST(register_vm(w->s, 9, 64 * PAGE, "all"));
                 uuid_of(9, uuid);
+                MUST(bl_export_open(w->s, uuid, getpid(), START, 0, &other));
+                fill_page(w->page, i);
+                MUST(bl_export_write(other, w->page, PAGE, 0));
+                (void)bl_export_close(other);
                 MUST(bl_store_forget(w->s, uuid));
                 nanosleep(&ts, NULL);
         }
@@ -250,29 +255,32 @@ static void recover(const struct bed *b)
         (void)bl_store_close(s);
 }
 
-static void round_of(const struct bed *b, uint64_t seed, const char *fault)
+/* Did the child die by itself? */
+static bool round_of(const struct bed *b, uint64_t seed, const char *fault, unsigned most_ms)
 {
         struct timespec ts = {.tv_nsec = (long)(1000000 + seed * 7919 % 40 * 1000000)};
         pid_t parent = getpid(), pid = fork();
+        bool itself = false;
         int status;
 
         if (pid == 0)
                 child(b->memory, b->disk, seed, fault, parent);
         if (fault)
-                ts.tv_nsec = 900000000;
-        for (unsigned i = 0; i < 100; i++) {
-                struct timespec part = {.tv_nsec = ts.tv_nsec / 100};
+                ts = (struct timespec){.tv_sec = most_ms / 1000, .tv_nsec = most_ms % 1000 * 1000000L};
+        for (unsigned i = 0; i < 100 && !itself; i++) {
+                long part = ts.tv_sec * 10000000 + ts.tv_nsec / 100;
 
-                if (waitpid(pid, &status, WNOHANG) == pid)
-                        goto ended;
-                nanosleep(&part, NULL);
+                nanosleep(&(struct timespec){.tv_nsec = part}, NULL);
+                itself = waitpid(pid, &status, WNOHANG) == pid;
         }
-        kill(pid, SIGKILL);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-ended:
+        if (!itself) {
+                kill(pid, SIGKILL);
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+        }
         assert_int_equal(model->error, 0);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
         recover(b);
+        return itself;
 }
 
 static void test_kills(void **state)
@@ -283,7 +291,7 @@ static void test_kills(void **state)
         (void)state;
         bed_new(&b);
         for (uint64_t i = 0; i < rounds; i++)
-                round_of(&b, i + 1, NULL);
+                (void)round_of(&b, i + 1, NULL, 0);
         for (uint32_t i = 0; i < THREADS; i++)
                 done += model->operations[i];
         print_message("%llu kills, %llu writes and TRIMs acknowledged\n", (unsigned long long)rounds,
@@ -309,7 +317,9 @@ static void test_kill_at_steps(void **state)
                         char rule[128];
 
                         snprintf(rule, sizeof(rule), "kill@%s:%u", names[i], nth);
-                        round_of(&b, 1000 + nth, rule);
+                        /* the first time comes soon, or the test is none of this step */
+                        if (!round_of(&b, 1000 + nth, rule, nth == 1 ? 20000 : 900) && nth == 1)
+                                fail_msg("%s was not reached", names[i]);
                         tried++;
                 }
         assert_true(tried >= 20);

@@ -186,6 +186,52 @@ static void test_what_goes_first(void **state)
         pool_end(&p);
 }
 
+/* One floods with what does not compress; another's pages, that do, stay, also where what went down before the flood
+ * was of their kind. */
+static void test_what_stays(void **state)
+{
+        struct bl_export *small, *before;
+        struct flood a;
+        struct pool p;
+        pthread_t t;
+        uint32_t clock;
+
+        (void)state;
+        pool_new(&p, 4);
+        before = new_vm(&p, 3, 4 * BL_MIB);
+        for (uint64_t i = 0; i < 900; i++)
+                assert_int_equal(write_page(before, i, 37 * 4 * i + 36), 0);
+        /* as if RAM had been short */
+        assert_true(bl_tier_demote(p.s) > 0);
+        assert_int_equal(bl_export_zero(before, 4 * BL_MIB, 0), 0);
+        small = new_vm(&p, 2, BL_MIB);
+        for (uint64_t i = 0; i < 100; i++)
+                assert_int_equal(write_page(small, i, 37 * 4 * (i + 1000) + 4), 0);
+        /* the walk would come to them first */
+        pthread_mutex_lock(&p.s->lock);
+        p.s->hand = 0;
+        pthread_mutex_unlock(&p.s->lock);
+        a = (struct flood){.e = new_vm(&p, 1, 11 * BL_MIB), .base = 1};
+        assert_int_equal(pthread_create(&t, NULL, flood, &a), 0);
+        for (uint64_t i = 0; i < 2000; i++)
+                assert_int_equal(read_page(small, i % 100, 37 * 4 * (i % 100 + 1000) + 4), 0);
+        pthread_join(t, NULL);
+        assert_int_equal(a.error, 0);
+        for (uint64_t i = 0; i < 100; i++)
+                assert_false(on_disk(small, i));
+        assert_true(p.s->demoted > 2 * BL_MIB);
+        /* time does not go back, when who came with an older one gets the lock later: the newest would be the oldest */
+        pthread_mutex_lock(&p.s->lock);
+        clock = p.s->clock += 100;
+        pthread_mutex_unlock(&p.s->lock);
+        assert_int_equal(read_page(small, 0, 37 * 4 * 1000 + 4), 0);
+        assert_int_equal(p.s->clock, clock);
+        bl_export_close(a.e);
+        bl_export_close(small);
+        bl_export_close(before);
+        pool_end(&p);
+}
+
 static void test_cleaning(void **state)
 {
         struct bl_export *e;
@@ -243,6 +289,12 @@ static void test_bad_disk(void **state)
         /* it hangs, or cannot read */
         p.s->disk->read_fails = -ETIMEDOUT;
         assert_int_equal(read_page(e, 5, 6), -EIO);
+        assert_int_equal(read_page(e, 6, 7), -EIO);
+        /* it may come back: nothing is lost, and it is said once */
+        assert_int_equal(p.events[BL_STORE_DISK_FAILED], 2);
+        assert_int_equal(p.events[BL_STORE_LOST], 0);
+        bl_store_figures(p.s, &f);
+        assert_int_equal(f.errors, 0);
         assert_int_equal(write_page(e, 200, 6), 0); /* what it would be the same as cannot be read */
         assert_false(on_disk(e, 200));
         p.s->disk->pick = true;
@@ -251,7 +303,10 @@ static void test_bad_disk(void **state)
         p.s->disk->read_fails = 0;
         assert_int_equal(read_page(e, 5, 6), 0);
         assert_int_equal(read_page(e, 200, 6), 0);
-        assert_true(p.events[BL_STORE_LOST] > 0);
+        p.s->disk->read_fails = -EIO;
+        assert_int_equal(read_page(e, 6, 7), -EIO);
+        assert_int_equal(p.events[BL_STORE_LOST], 1);
+        p.s->disk->read_fails = 0;
         /* a bit flips on it: one page, its VM is named */
         for (uint32_t i = 0; i < FAKE_BLOBS; i++) {
                 struct bl_disk_blob *b = &p.s->disk->blobs[i];
@@ -385,7 +440,7 @@ int main(void)
                 cmocka_unit_test(test_more_than_ram), cmocka_unit_test(test_what_goes_first),
                 cmocka_unit_test(test_flood),         cmocka_unit_test(test_cleaning),
                 cmocka_unit_test(test_bad_disk),      cmocka_unit_test(test_no_room),
-                cmocka_unit_test(test_disk_gone),
+                cmocka_unit_test(test_disk_gone),     cmocka_unit_test(test_what_stays),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

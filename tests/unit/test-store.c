@@ -725,6 +725,68 @@ static void test_figures(void **state)
         pool_end(&p);
 }
 
+/* Two that write the same new pages at the same moment. */
+struct twin {
+        struct bl_export *e;
+        pthread_barrier_t *together;
+        int error;
+};
+
+#define TWIN_ROUNDS 60U
+#define TWIN_PAGES  16U
+
+static void *twin(void *arg)
+{
+        static const uint8_t sizes[] = {1, 3, TWIN_PAGES};
+        struct twin *t = arg;
+        uint8_t buf[TWIN_PAGES * PAGE];
+
+        for (uint64_t i = 0; i < TWIN_ROUNDS; i++) {
+                size_t n = sizes[i % 3];
+
+                for (size_t k = 0; k < n; k++)
+                        fill_page(buf + k * PAGE, 1 + i * TWIN_PAGES + k);
+                (void)pthread_barrier_wait(t->together);
+                if (bl_export_write(t->e, buf, n * PAGE, i * TWIN_PAGES * PAGE) < 0)
+                        t->error = -EIO;
+        }
+        return NULL;
+}
+
+static void test_twins(void **state)
+{
+        uint64_t pages = TWIN_ROUNDS / 3 * (1 + 3 + TWIN_PAGES);
+        pthread_barrier_t together;
+        struct twin twins[2];
+        struct pool p;
+        pthread_t t;
+        uint8_t page[PAGE], is[PAGE];
+
+        (void)state;
+        pool_new(&p, 8);
+        (void)pthread_barrier_init(&together, NULL, 2);
+        for (uint8_t i = 0; i < 2; i++)
+                twins[i] = (struct twin){.e = new_vm(&p, i, TWIN_ROUNDS * TWIN_PAGES * PAGE, "all"),
+                                         .together = &together};
+        assert_int_equal(pthread_create(&t, NULL, twin, &twins[0]), 0);
+        (void)twin(&twins[1]);
+        pthread_join(t, NULL);
+        (void)pthread_barrier_destroy(&together);
+        assert_int_equal(twins[0].error | twins[1].error, 0);
+        assert_int_equal(figures(&p).held, 2 * pages * PAGE);
+        assert_int_equal(figures(&p).unique, pages * PAGE);
+        assert_int_equal(figures(&p).dedup_hits, pages);
+        for (uint64_t i = 0; i < TWIN_ROUNDS; i++)
+                for (uint8_t k = 0; k < 2; k++) {
+                        fill_page(page, 1 + i * TWIN_PAGES);
+                        assert_int_equal(bl_export_read(twins[k].e, is, PAGE, i * TWIN_PAGES * PAGE), 0);
+                        assert_memory_equal(is, page, PAGE);
+                }
+        bl_export_close(twins[0].e);
+        bl_export_close(twins[1].e);
+        pool_end(&p);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -735,7 +797,7 @@ int main(void)
                 cmocka_unit_test(test_forget_open),   cmocka_unit_test(test_full),
                 cmocka_unit_test(test_full_of_holes), cmocka_unit_test(test_compaction),
                 cmocka_unit_test(test_damage),        cmocka_unit_test(test_any_bit),
-                cmocka_unit_test(test_figures),
+                cmocka_unit_test(test_figures),       cmocka_unit_test(test_twins),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

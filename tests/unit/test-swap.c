@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/channel/vhost_user_vsock.h"
+#include "daemon/documents.h"
 #include "daemon/storelink.h"
 #include "daemon/virt/domain_swap.h"
 #include "tests/unit/test-store-fake.h"
@@ -437,11 +438,149 @@ static void test_drain_refused_by_host(void **state)
         fake_store_find(&store, g->uuid)->held = 100 * BL_GIB;
         SPIN_UNTIL(f, g->swap.held.held == 100 * BL_GIB);
         ASK(f, bl_control_drain(f->m, "v", false, on_done, f));
-        assert_int_equal(f->r, -ENOMEM);
+        assert_int_equal(f->r, -ESTALE);
         assert_non_null(strstr(f->message, "100 GiB"));
         assert_true(at(g, BL_SWAP_STAGE_ON));
         ASK(f, bl_control_drain(f->m, "nobody", false, on_done, f));
         assert_int_equal(f->r, -ENOENT);
+}
+
+/* What its guest has no room for is refused with the figures before anything is begun. */
+static void test_drain_refused_by_guest(void **state)
+{
+        struct fixture *f = *state;
+        struct bl_guest *g = up(f, "swap='256MiB'");
+
+        /* it has 500 MiB available, of which its agent keeps 50 */
+        says_all(BL_STORE_SWAP_ON, 520 * BL_MIB, 60 * BL_MIB, 0);
+        SPIN_UNTIL(f, g->swap.used == 520 * BL_MIB);
+        ASK(f, bl_control_drain(f->m, "v", false, on_done, f));
+        assert_int_equal(f->r, -ESTALE);
+        assert_non_null(strstr(f->message, "takes 460 MiB"));
+        assert_non_null(strstr(f->message, "450 MiB of it are available"));
+        SPIN(f, 300 * BL_MSEC);
+        assert_true(at(g, BL_SWAP_STAGE_ON));
+        assert_false(heard(&asked_off, 1));
+        assert_true(!bl_ledger_find(f->m->ledger, g->uuid) || bl_ledger_find(f->m->ledger, g->uuid)->drained.pid == 0);
+        /* what it has in memory, too, needs no room */
+        says_all(BL_STORE_SWAP_ON, 520 * BL_MIB, 80 * BL_MIB, 0);
+        SPIN_UNTIL(f, g->swap.cached == 80 * BL_MIB);
+        ASK(f, bl_control_drain(f->m, "v", false, on_done, f));
+        assert_int_equal(f->r, 0);
+        assert_null(strstr(f->message, "waits"));
+        SPIN_UNTIL(f, heard(&asked_off, 1));
+}
+
+/* A drain is of the VM's process, not of ballastd's. */
+static void test_drain_outlives_ballastd(void **state)
+{
+        struct fixture *f = *state;
+        struct bl_guest *g = up(f, "swap='256MiB'");
+
+        ASK(f, bl_control_drain(f->m, "v", false, on_done, f));
+        assert_int_equal(f->r, 0);
+        SPIN_UNTIL(f, heard(&asked_off, 1));
+        /* half-way */
+        stop(f);
+        (void)close(agent);
+        start(f);
+        SPIN_UNTIL(f, is_known(f, "v") && guest(f, "v")->desc->has_instance);
+        g = guest(f, "v");
+        agent_comes(f, BL_WIRE_FEATURE_SWAP);
+        SPIN_UNTIL(f, g->agent.hello);
+        says(BL_STORE_SWAP_ON);
+        SPIN_UNTIL(f, heard(&asked_off, 2));
+        assert_true(at(g, BL_SWAP_STAGE_DRAINING));
+        agent_answers(BL_RESULT_DONE, BL_UNSET, BL_UNSET);
+        says(BL_STORE_SWAP_OFF);
+        SPIN_UNTIL(f, monitor.detaches == 1 && at(g, BL_SWAP_STAGE_NONE));
+        assert_int_equal(asked_on, 1);
+        /* and when nothing is left of it */
+        stop(f);
+        (void)close(agent);
+        start(f);
+        SPIN_UNTIL(f, is_known(f, "v") && guest(f, "v")->desc->has_instance);
+        g = guest(f, "v");
+        agent_comes(f, BL_WIRE_FEATURE_SWAP);
+        SPIN_UNTIL(f, g->agent.hello);
+        SPIN(f, 500 * BL_MSEC);
+        assert_int_equal(monitor.attaches, 1);
+        ASK(f, bl_control_drain(f->m, "v", true, on_done, f));
+        SPIN_UNTIL(f, monitor.attaches == 2);
+        assert_int_equal(bl_ledger_find(f->m->ledger, g->uuid)->drained.pid, 0);
+}
+
+/* A group that a running VM gets is the store's from then on. */
+static void test_group(void **state)
+{
+        struct fixture *f = *state;
+        struct bl_guest *g = up(f, "swap='256MiB'");
+        json_t *d;
+
+        assert_string_equal(store.registration.group, "all");
+        assert_int_equal(virDomainSetMetadata(f->vms[f->n_vms - 1], VIR_DOMAIN_METADATA_ELEMENT,
+                                              "<memory swap='256MiB' group='web'/>", "ballast", "urn:org.ballast1:vm:1",
+                                              VIR_DOMAIN_AFFECT_LIVE),
+                         0);
+        SPIN_UNTIL(f, strcmp(store.registration.group, "web") == 0);
+        SPIN_UNTIL(f, strcmp(g->swap.held.group, "web") == 0);
+        d = bl_document_store_of(g);
+        assert_string_equal(json_string_value(json_object_get(d, "group")), "web");
+        json_decref(d);
+        SPIN(f, 300 * BL_MSEC);
+        assert_int_equal(store.n_register, 2);
+        assert_int_equal(monitor.attaches, 1);
+        assert_true(at(g, BL_SWAP_STAGE_ON));
+}
+
+/* Slots that hold what nobody needs are asked back while the host is short, and not each tick. */
+static void test_give(void **state)
+{
+        struct fixture *f = *state;
+        struct bl_guest *g = up(f, "swap='256MiB'");
+        struct bl_store_vm *v = fake_store_find(&store, g->uuid);
+
+        bl_ledger_set_act(f->m->ledger, 1);
+        assert_true(bl_manager_acting(f->m));
+        v->held = 200 * BL_MIB;
+        says_all(BL_STORE_SWAP_ON, 180 * BL_MIB, 30 * BL_MIB, 0);
+        SPIN_UNTIL(f, g->swap.held.held == 200 * BL_MIB && g->swap.cached == 30 * BL_MIB);
+        f->m->plan.state = BL_STATE_HIGH;
+        f->m->plan.shortfall = 0;
+        bl_swap_tick(f->m, bl_now());
+        f->m->plan.state = BL_STATE_SOFT;
+        /* 20 MiB that it freed and 30 that it has in memory: not worth it */
+        bl_swap_tick(f->m, bl_now());
+        SPIN(f, 100 * BL_MSEC);
+        assert_false(heard(&asked_give, 1));
+        says_all(BL_STORE_SWAP_ON, 180 * BL_MIB, 60 * BL_MIB, 0);
+        SPIN_UNTIL(f, g->swap.cached == 60 * BL_MIB);
+        f->m->plan.state = BL_STATE_HIGH;
+        f->m->plan.shortfall = 0;
+        bl_swap_tick(f->m, bl_now());
+        SPIN(f, 100 * BL_MSEC);
+        assert_false(heard(&asked_give, 1));
+        f->m->plan.state = BL_STATE_SOFT;
+        bl_swap_tick(f->m, bl_now());
+        SPIN_UNTIL(f, heard(&asked_give, 1));
+        agent_answers(BL_RESULT_DONE, BL_UNSET, BL_UNSET);
+        f->m->plan.state = BL_STATE_SOFT;
+        bl_swap_tick(f->m, bl_now());
+        SPIN(f, 100 * BL_MSEC);
+        assert_int_equal(asked_give, 1);
+        bl_swap_tick(f->m, bl_now() + 120 * BL_SEC);
+        f->m->plan.state = BL_STATE_SOFT;
+        bl_swap_tick(f->m, bl_now() + 120 * BL_SEC);
+        SPIN_UNTIL(f, heard(&asked_give, 2));
+        /* what the plan says of the pool, and never less than is to be ready anyway */
+        f->m->plan.pool_to = 384 * BL_MIB;
+        bl_swap_tick(f->m, bl_now());
+        f->m->plan.pool_to = 0;
+        SPIN_UNTIL(f, store.reserved == 384 * BL_MIB);
+        f->m->plan.pool_to = 4096;
+        bl_swap_tick(f->m, bl_now());
+        f->m->plan.pool_to = 0;
+        SPIN_UNTIL(f, store.reserved == bl_max(f->m->conf->store_ready, 4096));
 }
 
 /* Statistics that were on their way when it was asked to switch swap on do not count as "it is off". */
@@ -593,6 +732,10 @@ int main(void)
                 CASE(test_store_away),
                 CASE(test_drain),
                 CASE(test_drain_refused_by_host),
+                CASE(test_drain_refused_by_guest),
+                CASE(test_drain_outlives_ballastd),
+                CASE(test_group),
+                CASE(test_give),
                 CASE(test_stale_word),
                 CASE(test_restart),
                 CASE(test_another_pool),

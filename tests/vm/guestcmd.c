@@ -141,6 +141,7 @@ static const struct {
         {"touch", cmd_work, "ID [FROM_MIB COUNT_MIB]"},
         {"read", cmd_work, "ID [FROM_MIB COUNT_MIB]"},
         {"sum", cmd_work, "ID [FROM_MIB COUNT_MIB]"},
+        {"churn", cmd_work, "ID"},
         {"mlock", cmd_work, "ID"},
         {"free", cmd_free, "ID"},
         {"status", cmd_status, "[ID]"},

@@ -48,6 +48,7 @@ struct work {
  * no answer from a child that is stuck in a page fault. */
 struct progress {
         uint64_t done_mib;
+        uint64_t churned, wrong; /* pages, of "churn" */
 };
 
 /* guestcmd.c: one reply line; only the server may call it */

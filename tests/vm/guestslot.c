@@ -260,7 +260,7 @@ void cmd_alloc(const struct request *r)
                 reply(r->tag, "ok started %s", s->id);
 }
 
-/* touch, read, sum, mlock: passed to the child, which replies. */
+/* touch, read, sum, churn, mlock: passed to the child, which replies. */
 void cmd_work(const struct request *r)
 {
         char line[128];
@@ -322,11 +322,13 @@ void cmd_status(const struct request *r)
                 reply(r->tag, "%s", text);
         } else {
                 uint64_t done = progress[s - slots].done_mib;
-                reply(r->tag, "ok %s done_mib=%" PRIu64 " of %" PRIu64 " state=%s pid=%d", s->id, done, s->want_mib,
+                reply(r->tag,
+                      "ok %s done_mib=%" PRIu64 " of %" PRIu64 " state=%s pid=%d churned=%" PRIu64 " wrong=%" PRIu64,
+                      s->id, done, s->want_mib,
                       done < s->want_mib  ? "filling"
                       : s->tag[0] != '\0' ? "busy"
                                           : "ready",
-                      (int)s->pid);
+                      (int)s->pid, progress[s - slots].churned, progress[s - slots].wrong);
         }
 }
 

@@ -50,6 +50,39 @@ static bool pattern_sum(const struct work *w, uint64_t page, uint64_t *sum)
         return bad == 0;
 }
 
+/* Which rewriting of "churn" a page holds before pass `pass` (from 1 on): every third page is
+ * rewritten in turn; 0: as it was filled. */
+static uint64_t churn_version(uint64_t page, uint64_t pass)
+{
+        uint64_t last = pass - 1;
+        while (last > 0 && last % 3 != page % 3)
+                last--;
+        return last;
+}
+
+/* Verifies all pages and rewrites a third of them with other content, for ever: swapped
+ * memory is read and written, and a write that was lost is seen. */
+static _Noreturn void churn(const struct work *w, struct progress *pr)
+{
+        for (uint64_t pass = 1;; pass++) {
+                for (uint64_t page = 0; page < w->pages; page++) {
+                        struct work as = *w;
+                        uint64_t sum = 0;
+                        as.seed ^= churn_version(page, pass);
+                        if (!pattern_sum(&as, page, &sum)) {
+                                if (__atomic_fetch_add(&pr->wrong, 1, __ATOMIC_RELAXED) == 0)
+                                        klog("churn %s: page %" PRIu64 " is wrong in pass %" PRIu64 "\n", w->id, page,
+                                             pass);
+                        }
+                        if (pass % 3 == page % 3) {
+                                as.seed = w->seed ^ pass;
+                                pattern_fill(&as, page);
+                        }
+                        __atomic_fetch_add(&pr->churned, 1, __ATOMIC_RELAXED);
+                }
+        }
+}
+
 static void work_fill(const struct work *w, struct progress *pr, char *out, size_t size)
 {
         uint64_t start = now_us();
@@ -139,6 +172,11 @@ _Noreturn void work_main(struct work *w, int fd, struct progress *pr)
                 if (n <= 0)
                         _exit(0);
                 line[n] = '\0';
+                if (strncmp(line, "churn", 5) == 0) {
+                        snprintf(out, sizeof out, "ok %s churns", w->id);
+                        write_all(fd, out, strlen(out));
+                        churn(w, pr);
+                }
                 work_command(w, line, out, sizeof out);
         }
 }

@@ -7,15 +7,21 @@
 #     ballast_stop                        SIGTERM; ballast_kill: SIGKILL
 #     vsock_stop                          ballast-vsock, which ballast_start starts
 #
-# One daemon and one ballast-vsock an environment; their files are in
-# $VM_DIR/ballast, and both end with it (vm__env_pids).  ballast-vsock outlives
+#     store_start pool=512M              ballast-store, before ballast_start
+#     vm_enroll_swap g1 256MiB [GROUP]    before its start
+#     store_stop                          with all that it holds
+#
+# One daemon, one ballast-vsock and one ballast-store an environment; their files are in
+# $VM_DIR/ballast, and all end with it (vm__env_pids).  ballast-vsock outlives
 # ballast_stop, as on any host, and its workers outlive it.
 
 : "${BUILD:=$VM_HERE/../../build}"
 BALLAST_PID=
 VSOCK_PID=
+STORE_PID=
 : "${BALLASTD:=$BUILD/ballastd}"
 : "${BALLAST_VSOCK:=$BUILD/ballast-vsock}"
+: "${BALLAST_STORE:=$BUILD/ballast-store}"
 
 ctl() {
   "$BUILD/ballastctl" --socket "$VM_DIR/ballast/run/ballast.sock" "$@"
@@ -26,8 +32,10 @@ ballast_conf() {
   local kv section
   mkdir -p "$VM_DIR/ballast/state" "$VM_DIR/ballast/run"
   {
-    for kv in libvirt_run_dir="$VM_RUN" vsock_control="$(vsock_control)" "$@"; do
+    for kv in libvirt_run_dir="$VM_RUN" vsock_control="$(vsock_control)" socket="$(store_socket)" \
+      control="$(store_control)" "${STORE_CONF[@]}" "$@"; do
       case ${kv%%=*} in
+        pool_size | pool_ready | disk | disk_size | default_group | socket | control) section=store ;;
         budget | psi | psi_stall | psi_window | sample_min | sample_max) section=host ;;
         stats_period | manage | reservation | shares_per_mib) section=vm ;;
         libvirt_uri | libvirt_run_dir | vsock_control | act | log_level) section=daemon ;;
@@ -100,6 +108,90 @@ vsock_stop() {
   [ -z "$VSOCK_PID" ] || wait "$VSOCK_PID" 2>/dev/null || true
   VSOCK_PID=
 }
+
+# --- ballast-store: the program that holds its sockets, and nbdkit below it ---------
+
+# Settings of [Store], for ballastd too
+STORE_CONF=()
+store_socket() { echo "$VM_DIR/ballast/store-nbd"; }
+store_control() { echo "$VM_DIR/ballast/store-control"; }
+
+# store_start [KEY=VALUE...]: pool_size=, pool_ready=, disk=, disk_size=, default_group=
+store_start() {
+  local kv i
+  STORE_CONF=("$@")
+  mkdir -p "$VM_DIR/ballast"
+  chmod 0711 "$VM_DIR/ballast"
+  {
+    echo '[store]'
+    for kv in socket="$(store_socket)" control="$(store_control)" "$@"; do echo "$kv"; done
+  } > "$VM_DIR/ballast/store.conf"
+  # for who ends the environment when this shell is gone: memory and mounts of the
+  # pool outlive every process
+  printf '%q ' "$BALLAST_STORE" --config "$VM_DIR/ballast/store.conf" --dir "$VM_DIR/ballast/store" --remove \
+    > "$VM_DIR/ballast/store.remove"
+  "$BALLAST_STORE" --config "$VM_DIR/ballast/store.conf" --dir "$VM_DIR/ballast/store" \
+    >> "$VM_DIR/ballast/store.log" 2>&1 9>&- &
+  STORE_PID=$!
+  for ((i = 0; i < 100; i++)); do
+    if store_ask > /dev/null 2>&1; then return; fi
+    kill -0 "$STORE_PID" 2>/dev/null || break
+    sleep 0.1
+  done
+  tail -n 20 "$VM_DIR/ballast/store.log" >&2
+  vm__die "ballast-store does not answer"
+}
+
+# store_pids: nbdkit's, and the disk worker's
+store_pids() { pgrep -f "^nbdkit .* dir=$VM_DIR/ballast/store( |\$)" || true; }
+# store_main: the one that serves
+store_main() { pgrep -o -f "^nbdkit .* dir=$VM_DIR/ballast/store( |\$)"; }
+# store_kill: kill -9 of what serves; whoever holds the sockets starts another
+store_kill() { kill -KILL "$(store_main)" 2>/dev/null || true; }
+
+# store_end: the whole of it, SIGKILL; the pool stays
+store_end() {
+  local pid
+  [ -z "$STORE_PID" ] || { kill -KILL "$STORE_PID" 2>/dev/null || true; wait "$STORE_PID" 2>/dev/null || true; }
+  STORE_PID=
+  for pid in $(store_pids); do kill -KILL "$pid" 2>/dev/null || true; done
+}
+
+# store_stop: and the pool goes; waits for the last of its processes
+store_stop() {
+  [ -e "$VM_DIR/ballast/store.remove" ] || return 0
+  store_end
+  until_true 10 store_remove
+}
+store_remove() {
+  sh "$VM_DIR/ballast/store.remove" >> "$VM_DIR/ballast/store.log" 2>&1 && rm -f "$VM_DIR/ballast/store.remove"
+}
+
+# store_ask [JQ [ARGS...]]: what the store itself says, past ballastd
+store_ask() {
+  local answer
+  answer=$(timeout 15 "$BUILD/tests/bench/bench-store-ask" "$(store_control)") || return
+  jq -r "${1:-.}" <<< "$answer"
+}
+
+# store_vm NAME JQ: one VM's part of that; "null" when it is not there
+store_vm() {
+  store_ask "[.vms[] | select(.uuid == \"$(vm_virsh domuuid "$1")\")] | first | $2"
+}
+
+# vm_enroll_swap NAME SIZE [enroll's options]: it gets swap on the store from its next
+# start on
+vm_enroll_swap() {
+  local name=$1 size=$2
+  shift 2
+  # it would ask the host's own store for room, too, and says that there is none
+  ctl enroll "$name" --connect "$VM_URI" --write --swap="$size" "$@" > /dev/null 2> "$VM_DIR/ballast/enroll.log" ||
+    { cat "$VM_DIR/ballast/enroll.log" >&2 && return 1; }
+}
+
+# swap_stage NAME, swap_on NAME: as ballastd sees it
+swap_stage() { ballast_vm "$1" '.store.stage'; }
+swap_on() { [ "$(swap_stage "$1")" = on ]; }
 
 # Its status; a daemon that does not end in 10 s is a failure and is ended
 ballast_reap() {

@@ -146,7 +146,7 @@ vm__env_pids() { # DIR
       echo "${proc#/proc/}"
     fi
   done
-  pgrep -f "/launch\\.sh $1 | --(config|control) $1/ballast/" || true
+  pgrep -f "/launch\\.sh $1 | --(config|control) $1/ballast/|^nbdkit .* dir=$1/ballast/" || true
 }
 
 vm__libvirtd_pid() { # DIR
@@ -209,6 +209,8 @@ vm_env_stop_one() {
     sleep 0.05
   done
   [[ -z $pids ]] || vm__die "processes in $dir do not end: ${pids//$'\n'/ }" || return
+  # the store's pool is memory that no process has (lib-ballast.sh)
+  [[ ! -e $dir/ballast/store.remove ]] || sh "$dir/ballast/store.remove" >&2 || return
   rm -rf --one-file-system "$dir"
 }
 
