@@ -197,18 +197,19 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 
 static int connect_to(struct bl_storelink *l)
 {
-        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        int r;
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r = 0;
 
         if (fd < 0)
                 return -errno;
         if (connect(fd, (struct sockaddr *)&l->address, sizeof l->address) < 0)
-                return -errno;
-        r = sd_event_add_io(l->event, &l->io, fd, EPOLLIN, on_io, l);
-        if (r < 0)
+                r = -errno;
+        if (r == 0)
+                r = sd_event_add_io(l->event, &l->io, fd, EPOLLIN, on_io, l);
+        if (r < 0) {
+                (void)close(fd);
                 return r;
+        }
         l->fd = fd;
-        fd = -1;
         l->status_at = 0;
         l->reserve_due = l->reserve > 0;
         return 0;

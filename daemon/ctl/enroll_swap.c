@@ -128,7 +128,7 @@ enum ctl_exit ctl_enroll_swap_check(struct ctl *c, virConnectPtr conn, const cha
         _cleanup_(bl_conf_freep) struct bl_conf *conf = NULL;
         char a[BL_SIZE_BUF], b[BL_SIZE_BUF], d[BL_SIZE_BUF];
         struct bl_conf_report rep = {0};
-        struct bl_store_figures f;
+        struct bl_store_figures f = {0};
         uint8_t uuid[BL_UUID_LEN] = {0};
         uint64_t own, others;
         int r = 0;

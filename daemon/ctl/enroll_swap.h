@@ -11,8 +11,9 @@
 /* From the options.  CTL_OK, with *ret_given: is there anything of it?  Else what is wrong, said. */
 enum ctl_exit ctl_enroll_swap_options(const struct ctl *c, struct bl_vm_metadata *ret, bool *ret_given);
 
-/* By what ballastd knows of the store, or the store itself where it does not answer.  Would pool and disk hold all VMs' swap uncompressed, with that of the VM of this XML?  A store that cannot be asked
- * is said and no reason to refuse: it refuses itself later. */
+/* By what ballastd knows of the store, or the store itself where it does not answer.  Would pool and disk hold all VMs'
+ * swap uncompressed, with that of the VM of this XML?  A store that cannot be asked is said and no reason to refuse: it
+ * refuses itself later. */
 enum ctl_exit ctl_enroll_swap_check(struct ctl *c, virConnectPtr conn, const char *xml);
 
 /* For the VM that runs: ballastd hears of it and plugs the disk in, also where it was drained. */

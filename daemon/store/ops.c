@@ -71,8 +71,7 @@ static void work_give(struct bl_store *s, struct bl_work *w, struct bl_latency *
         usec_t now = bl_now();
 
         bl_lock(s);
-        if (l)
-                bl_latency_add(l, now, now - w->started);
+        bl_latency_add(l, now, now - w->started);
         w->started = 0;
         w->next = s->idle;
         s->idle = w;
@@ -576,7 +575,7 @@ int bl_export_zero(struct bl_export *e, uint64_t size, uint64_t offset)
                 offset += part;
                 size -= part;
         }
-        work_give(e->store, w, NULL);
+        work_give(e->store, w, &e->store->write_latency);
         return r;
 }
 

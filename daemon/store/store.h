@@ -152,7 +152,8 @@ struct bl_store_figures {
         uint64_t demoted, disk_reads; /* bytes, pages */
         uint64_t errors; /* pages damaged or lost, found so far */
         uint64_t waiting; /* requests that wait for room now */
-        usec_t write_p50, write_p99, read_p50, read_p99; /* per request, of the last seconds; 0: there were none */
+        usec_t write_p50, write_p99, read_p50,
+                read_p99; /* per request (TRIM counts as a write), of the last seconds; 0: none */
         usec_t oldest_request; /* age of the longest request under way; 0: none */
 };
 void bl_store_figures(struct bl_store *s, struct bl_store_figures *ret);

@@ -60,12 +60,12 @@ part_arms() {
   : > "$raw/arms.jsonl"
   for ((run = 1; run <= runs; run++)); do
     for set in $all_sets; do
-      mapfile -t files < <(set_files $set)
+      mapfile -t files < <(set_files "$set")
       for arm in zram ballast ksm; do
         case $arm in
           ballast) "$bench/bench-store" inproc "${files[@]}" ;;
           *) "$bench/bench-zram" $arm "${files[@]}" ;;
-        esac | jq -c --arg set $set --argjson run $run '{set: $set, run: $run} + .' >> "$raw/arms.jsonl"
+        esac | jq -c --arg set "$set" --argjson run $run '{set: $set, run: $run} + .' >> "$raw/arms.jsonl"
       done
     done
     say "   run $run of $runs"
