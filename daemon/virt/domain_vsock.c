@@ -168,7 +168,7 @@ static int get_backend(const struct attach_op *o, int *ret_fd, char **ret_messag
 
         memcpy(q.uuid, o->op.uuid, BL_UUID_LEN);
         r = bl_vsock_control_serve(o->control, &q, CONTROL_LIMIT, ret_fd);
-        if (r == -ENOENT || r == -ECONNREFUSED)
+        if (r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET)
                 return -EHOSTUNREACH;
         if (r < 0 && asprintf(ret_message, "ballast-vsock gave no backend: %s", strerror(-r)) < 0)
                 *ret_message = NULL;

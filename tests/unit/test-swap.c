@@ -198,9 +198,11 @@ static void vmm_start(const struct fixture *f)
         vmm = fork();
         assert_true(vmm >= 0);
         if (vmm == 0) {
+                (void)setpgid(0, 0); /* so that its sleep ends with it */
                 execl("/bin/sh", "sh", "-c", "sleep 300; :", "-uuid", UUID, (char *)NULL);
                 _exit(1);
         }
+        (void)setpgid(vmm, vmm);
         snprintf(path, sizeof(path), "%s/qemu/v.pid", f->dir);
         file = fopen(path, "we");
         assert_non_null(file);
@@ -259,7 +261,7 @@ static int teardown_swap(void **state)
                 (void)close(agent);
         agent = -1;
         fake_store_stop(&store);
-        (void)kill(vmm, SIGKILL);
+        (void)kill(-vmm, SIGKILL);
         (void)waitpid(vmm, NULL, 0);
         return teardown(state);
 }
@@ -377,6 +379,7 @@ static void test_store_away(void **state)
         struct fixture *f = *state;
         struct bl_guest *g;
 
+        SPIN_UNTIL(f, bl_storelink_state(f->m->storelink) == BL_STORELINK_THERE);
         fake_store_stop(&store);
         SPIN_UNTIL(f, bl_storelink_state(f->m->storelink) == BL_STORELINK_AWAY);
         assert_int_equal(events_of(f, "store.away"), 1);
