@@ -38,9 +38,10 @@ floor=
 cleanup() {
   if [ -n "$floor" ]; then kill "$floor" 2>/dev/null || true; fi
   floor=
+  [ -n "${VM_DIR:-}" ] || return 0
   ballast_stop || true
   vsock_stop
-  [ -z "${VM_DIR:-}" ] || store_stop
+  store_stop
 }
 export VM_ON_EXIT=cleanup
 vm_env_trap
