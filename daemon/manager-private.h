@@ -122,6 +122,8 @@ struct bl_call {
         uint64_t serial;
 };
 struct bl_call *bl_call_new(struct bl_guest *g);
+/* For one that is part of more. */
+void bl_call_init(struct bl_call *c, struct bl_guest *g);
 struct bl_guest *bl_call_guest(const struct bl_call *c);
 
 /* manager.c */

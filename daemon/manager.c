@@ -16,15 +16,19 @@
 /* How long a daemon that ends waits for libvirt calls that are under way. */
 #define STOP_WAIT (2 * BL_SEC)
 
+void bl_call_init(struct bl_call *c, struct bl_guest *g)
+{
+        c->m = g->m;
+        memcpy(c->uuid, g->uuid, BL_UUID_LEN);
+        c->serial = g->serial;
+}
+
 struct bl_call *bl_call_new(struct bl_guest *g)
 {
         struct bl_call *c = malloc(sizeof *c);
 
-        if (c) {
-                c->m = g->m;
-                memcpy(c->uuid, g->uuid, BL_UUID_LEN);
-                c->serial = g->serial;
-        }
+        if (c)
+                bl_call_init(c, g);
         return c;
 }
 

@@ -91,9 +91,7 @@ static struct swap_call *call_new(struct bl_guest *g)
 
         if (!c)
                 return NULL;
-        c->call.m = g->m;
-        memcpy(c->call.uuid, g->uuid, BL_UUID_LEN);
-        c->call.serial = g->serial;
+        bl_call_init(&c->call, g);
         c->generation = g->swap.generation;
         return c;
 }
@@ -430,6 +428,21 @@ static int agent_there(struct bl_guest *g)
         return 0;
 }
 
+/* It can be asked, and has said how it stands; where not, it is looked at again. */
+static bool agent_stands(struct bl_guest *g)
+{
+        struct bl_guest_swap *w = &g->swap;
+
+        if (agent_there(g) < 0)
+                return false;
+        if (told(g))
+                return true;
+        if (w->asked_at && bl_now() - w->asked_at > ASK_AGAIN)
+                w->asked_at = 0;
+        due_in(g, AGAIN);
+        return false;
+}
+
 static void say_what_is_ahead(struct bl_guest *g)
 {
         struct bl_guest_swap *w = &g->swap;
@@ -454,14 +467,8 @@ static void switch_on(struct bl_guest *g)
 
         if (w->stage < BL_SWAP_STAGE_PLUGGED || w->stage > BL_SWAP_STAGE_ON)
                 set_stage(g, BL_SWAP_STAGE_PLUGGED);
-        if (agent_there(g) < 0)
+        if (!agent_stands(g))
                 return;
-        if (!told(g)) {
-                if (w->asked_at && bl_now() - w->asked_at > ASK_AGAIN)
-                        w->asked_at = 0;
-                due_in(g, AGAIN);
-                return;
-        }
         switch (w->state) {
         case BL_STORE_SWAP_ON:
                 going_on(g);
@@ -493,14 +500,8 @@ static void switch_off(struct bl_guest *g)
 
         if (w->stage != BL_SWAP_STAGE_UNPLUGGING)
                 set_stage(g, BL_SWAP_STAGE_DRAINING);
-        if (agent_there(g) < 0)
+        if (!agent_stands(g))
                 return;
-        if (!told(g)) {
-                if (w->asked_at && bl_now() - w->asked_at > ASK_AGAIN)
-                        w->asked_at = 0;
-                due_in(g, AGAIN);
-                return;
-        }
         switch (w->state) {
         case BL_STORE_SWAP_OFF:
         case BL_STORE_SWAP_NONE:

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <ballast/wire.h>
@@ -24,7 +23,6 @@
 
 /* a guest at work lets go of a device within 300 ms */
 #define UNPLUG_LIMIT (3 * BL_SEC)
-#define UNPLUG_LOOK  (100 * BL_MSEC)
 
 /* QEMU's set of passed descriptors; libvirt numbers its own from 0 on. */
 #define FDSET 0xba11a57
@@ -37,54 +35,18 @@ struct swap_op {
         void *userdata;
 };
 
-struct detach_op {
-        struct bl_op op;
-        bl_domain_done_fn fn;
-        void *userdata;
-};
-
-const char *bl_swap_attach_to_string(enum bl_swap_attach a)
-{
-        switch (a) {
-        case BL_SWAP_ABSENT:
-                return "absent";
-        case BL_SWAP_THERE:
-                return "there";
-        case BL_SWAP_ATTACHED:
-                return "attached";
-        case BL_SWAP_NO_ROOM:
-                return "no-room";
-        case BL_SWAP_FAILED:
-                return "failed";
-        }
-        return "unknown";
-}
-
 /* --- what is there ------------------------------------------------------------------ */
 
 struct found {
         bool device, node, blocker;
 };
 
-static int look_device(virDomainPtr dom, bool *ret, char **ret_message)
-{
-        json_t *list = NULL;
-        int r;
-
-        r = bl_monitor_ask(dom, "qom-list", json_pack("{s:s}", "path", BL_MONITOR_PERIPHERAL), &list, ret_message);
-        if (r < 0)
-                return r;
-        *ret = bl_qmp_has_child(list, BL_SWAP_ID);
-        json_decref(list);
-        return 0;
-}
-
 static int look(virDomainPtr dom, struct found *ret, char **ret_message)
 {
         json_t *list = NULL;
         int r;
 
-        r = look_device(dom, &ret->device, ret_message);
+        r = bl_monitor_has_device(dom, BL_SWAP_ID, &ret->device, ret_message);
         if (r < 0)
                 return r;
         r = bl_monitor_ask(dom, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), &list, ret_message);
@@ -233,7 +195,7 @@ static int attach(struct swap_op *o, virDomainPtr dom, char **ret_message)
         int r;
 
         if (!o->socket) {
-                r = look_device(dom, &f.device, ret_message);
+                r = bl_monitor_has_device(dom, BL_SWAP_ID, &f.device, ret_message);
                 if (r == 0)
                         o->a = f.device ? BL_SWAP_THERE : BL_SWAP_ABSENT;
                 return r;
@@ -323,20 +285,6 @@ int bl_domain_attach_swap(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], co
 
 /* --- detach --------------------------------------------------------------------------- */
 
-/* Looks until the device is gone or the time is over. */
-static int wait_gone(virDomainPtr dom, bool *ret_there, char **ret_message)
-{
-        const struct timespec pause = {.tv_nsec = UNPLUG_LOOK * 1000};
-        int r = 0;
-
-        *ret_there = true;
-        for (usec_t waited = 0; r == 0 && *ret_there && waited < UNPLUG_LIMIT; waited += UNPLUG_LOOK) {
-                (void)nanosleep(&pause, NULL);
-                r = look_device(dom, ret_there, ret_message);
-        }
-        return r;
-}
-
 static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
 {
         struct found f = {0};
@@ -345,11 +293,8 @@ static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, ch
         (void)op;
         (void)conn;
         r = look(dom, &f, ret_message);
-        if (r == 0 && f.device) {
-                r = bl_monitor_unplug(dom, BL_SWAP_ID, ret_message);
-                if (r == 0)
-                        r = wait_gone(dom, &f.device, ret_message);
-        }
+        if (r == 0 && f.device)
+                r = bl_monitor_unplug_wait(dom, BL_SWAP_ID, UNPLUG_LIMIT, &f.device, ret_message);
         if (r < 0)
                 return r;
         if (f.device) {
@@ -363,25 +308,8 @@ static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, ch
         return r;
 }
 
-static void detach_done(struct bl_op *op, int r, const char *message)
-{
-        struct detach_op *o = (struct detach_op *)op;
-
-        o->fn(o->userdata, r, message);
-        free(o);
-}
-
 int bl_domain_detach_swap(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst,
                           bl_domain_done_fn fn, void *userdata)
 {
-        struct detach_op *o = calloc(1, sizeof(*o));
-
-        if (!o)
-                return -ENOMEM;
-        bl_op_init(&o->op, c, uuid, inst);
-        o->op.run = detach_run;
-        o->op.done = detach_done;
-        o->fn = fn;
-        o->userdata = userdata;
-        return bl_op_submit_or_free(&o->op);
+        return bl_op_submit_done(c, uuid, inst, detach_run, fn, userdata);
 }

@@ -30,7 +30,6 @@ enum bl_swap_attach {
         BL_SWAP_NO_ROOM, /* no free slot or root port to plug it in */
         BL_SWAP_FAILED, /* QEMU refused: see the message */
 };
-const char *bl_swap_attach_to_string(enum bl_swap_attach a);
 
 /* r as in domain.h; `a` counts only if r is 0. `message` says more, or NULL. */
 typedef void (*bl_domain_swap_fn)(void *userdata, int r, const char *message, enum bl_swap_attach a);

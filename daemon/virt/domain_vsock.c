@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "daemon/virt/monitor.h"
 #include "daemon/virt/op.h"
@@ -18,7 +17,6 @@
 #define CONTROL_LIMIT (2 * BL_SEC)
 /* a guest at work lets go of a device within 200 ms */
 #define UNPLUG_LIMIT (2 * BL_SEC)
-#define UNPLUG_LOOK  (100 * BL_MSEC)
 
 struct attach_op {
         struct bl_op op;
@@ -26,12 +24,6 @@ struct attach_op {
         uint32_t cid;
         enum bl_vsock_attach a;
         bl_domain_vsock_fn fn;
-        void *userdata;
-};
-
-struct detach_op {
-        struct bl_op op;
-        bl_domain_done_fn fn;
         void *userdata;
 };
 
@@ -82,12 +74,9 @@ static int look(virDomainPtr dom, struct found *ret, char **ret_message)
         struct found f;
         int r;
 
-        r = bl_monitor_ask(dom, "qom-list", json_pack("{s:s}", "path", BL_MONITOR_PERIPHERAL), &list, ret_message);
+        r = bl_monitor_has_device(dom, BL_VSOCK_ID, &f.device, ret_message);
         if (r < 0)
                 return r;
-        f.device = bl_qmp_has_child(list, BL_VSOCK_ID);
-        json_decref(list);
-        list = NULL;
         r = bl_monitor_ask(dom, "query-chardev", json_object(), &list, ret_message);
         if (r < 0)
                 return r;
@@ -266,20 +255,6 @@ int bl_domain_attach_vsock(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], c
 
 /* --- detach -------------------------------------------------------------------------- */
 
-/* Looks until the device is gone or the time is over. */
-static int wait_gone(virDomainPtr dom, struct found *ret, char **ret_message)
-{
-        const struct timespec pause = {.tv_nsec = UNPLUG_LOOK * 1000};
-        int r = 0;
-
-        ret->device = true;
-        for (usec_t waited = 0; r == 0 && ret->device && waited < UNPLUG_LIMIT; waited += UNPLUG_LOOK) {
-                (void)nanosleep(&pause, NULL);
-                r = look(dom, ret, ret_message);
-        }
-        return r;
-}
-
 static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message)
 {
         struct found f;
@@ -288,11 +263,8 @@ static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, ch
         (void)op;
         (void)conn;
         r = look(dom, &f, ret_message);
-        if (r == 0 && f.device) {
-                r = bl_monitor_unplug(dom, BL_VSOCK_ID, ret_message);
-                if (r == 0)
-                        r = wait_gone(dom, &f, ret_message);
-        }
+        if (r == 0 && f.device)
+                r = bl_monitor_unplug_wait(dom, BL_VSOCK_ID, UNPLUG_LIMIT, &f.device, ret_message);
         if (r < 0)
                 return r;
         if (f.device) {
@@ -302,26 +274,8 @@ static int detach_run(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, ch
         return remove_chardev(dom, &f, ret_message);
 }
 
-static void detach_done(struct bl_op *op, int r, const char *message)
-{
-        struct detach_op *o = (struct detach_op *)op;
-
-        if (o->fn)
-                o->fn(o->userdata, r, message);
-        free(o);
-}
-
 int bl_domain_detach_vsock(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *inst,
                            bl_domain_done_fn fn, void *userdata)
 {
-        struct detach_op *o = calloc(1, sizeof(*o));
-
-        if (!o)
-                return -ENOMEM;
-        bl_op_init(&o->op, c, uuid, inst);
-        o->op.run = detach_run;
-        o->op.done = detach_done;
-        o->fn = fn;
-        o->userdata = userdata;
-        return bl_op_submit_or_free(&o->op);
+        return bl_op_submit_done(c, uuid, inst, detach_run, fn, userdata);
 }

@@ -12,6 +12,9 @@
 
 #include <jansson.h>
 #include <libvirt/libvirt.h>
+#include <stdbool.h>
+
+#include <ballast/units.h>
 
 #define BL_MONITOR_PERIPHERAL "/machine/peripheral" /* where QEMU keeps the devices that have an id */
 
@@ -25,5 +28,10 @@ void bl_monitor_tell_anyway(virDomainPtr dom, const char *command, json_t *argum
 /* device_del.  The guest takes its time, and one that is in its firmware or boots forgets it was
  * asked; so it is asked again each time, which QEMU may refuse: that is no error. */
 int bl_monitor_unplug(virDomainPtr dom, const char *id, char **ret_message);
+/* The same, and then looks until the device is gone, or `limit` is over: *ret_there says which. */
+int bl_monitor_unplug_wait(virDomainPtr dom, const char *id, usec_t limit, bool *ret_there, char **ret_message);
+
+/* Is there a device of this id? */
+int bl_monitor_has_device(virDomainPtr dom, const char *id, bool *ret, char **ret_message);
 
 #endif

@@ -34,6 +34,17 @@ int bl_op_submit(struct bl_op *op);
 /* The same for one that holds nothing: free()s it on failure. */
 int bl_op_submit_or_free(struct bl_op *op);
 
+/* One whose callback is told no more than how it went. */
+struct bl_done_op {
+        struct bl_op op;
+        bl_domain_done_fn fn;
+        void *userdata;
+};
+/* `fn` may be NULL.  -ENOMEM, and as bl_op_submit; then nothing is left of it. */
+int bl_op_submit_done(struct bl_conn *c, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *instance,
+                      int (*run)(struct bl_op *op, virConnectPtr conn, virDomainPtr dom, char **ret_message),
+                      bl_domain_done_fn fn, void *userdata);
+
 /* In a worker: state and balloon statistics by one call. */
 int bl_op_read_state(virDomainPtr dom, struct bl_domain_state *ret, char **ret_message);
 /* In a worker: the balloon's size by QEMU itself.  What the call above gives is

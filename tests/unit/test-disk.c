@@ -590,13 +590,30 @@ static void test_late_write(void **state)
         finish(g);
 }
 
+/* A write of the worker before hangs: nothing is written before it has landed, and then all is well.  Ends the rig. */
+static void goes_on_when_it_landed(struct rig *g)
+{
+        struct stat st;
+        usec_t limit;
+        int r;
+
+        assert_int_equal(stat(mark_path, &st), -1);
+        set_flag(false);
+        for (limit = bl_now() + LIMIT; (r = append(g, BATCH / 3)) == -ETIMEDOUT && bl_now() < limit;)
+                ;
+        assert_int_equal(r, 0);
+        assert_int_equal(stat(mark_path, &st), 0);
+        for (int i = 0; i < 20; i++)
+                assert_int_equal(append(g, 20), 0);
+        check_all(g);
+        assert_false(hangs(g->d));
+        finish(g);
+}
+
 /* The same of a worker that was killed and could not die: its successor waits for it. */
 static void test_undying(void **state)
 {
         struct rig *g;
-        struct stat st;
-        usec_t limit;
-        int r;
 
         (void)state;
         bl_worker_io.pwrite = undying_pwrite;
@@ -609,17 +626,7 @@ static void test_undying(void **state)
                 assert_int_equal(append(g, BATCH / 3), -ETIMEDOUT);
                 assert_true(hangs(g->d));
         }
-        assert_int_equal(stat(mark_path, &st), -1);
-        set_flag(false);
-        for (limit = bl_now() + LIMIT; (r = append(g, BATCH / 3)) == -ETIMEDOUT && bl_now() < limit;)
-                ;
-        assert_int_equal(r, 0);
-        assert_int_equal(stat(mark_path, &st), 0);
-        for (int i = 0; i < 20; i++)
-                assert_int_equal(append(g, 20), 0);
-        check_all(g);
-        assert_false(hangs(g->d));
-        finish(g);
+        goes_on_when_it_landed(g);
 }
 
 static int reap(void)
@@ -682,11 +689,8 @@ static void test_orphan(void **state)
 /* The second store writes nothing before the first one's last write has landed. */
 static void test_successor(void **state)
 {
-        usec_t limit;
         struct rig *g;
-        struct stat st;
         pid_t store;
-        int r;
 
         (void)state;
         assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
@@ -701,17 +705,7 @@ static void test_successor(void **state)
         g = begin(SIZE, HANG);
         assert_int_equal(append(g, BATCH / 3), -ETIMEDOUT);
         assert_true(hangs(g->d));
-        assert_int_equal(stat(mark_path, &st), -1);
-        set_flag(false);
-        for (limit = bl_now() + LIMIT; (r = append(g, BATCH / 3)) == -ETIMEDOUT && bl_now() < limit;)
-                ;
-        assert_int_equal(r, 0);
-        assert_int_equal(stat(mark_path, &st), 0);
-        for (int i = 0; i < 20; i++)
-                assert_int_equal(append(g, 20), 0);
-        check_all(g);
-        assert_false(hangs(g->d));
-        finish(g);
+        goes_on_when_it_landed(g);
         (void)usleep(10 * 1000);
         (void)reap();
 }
