@@ -25,7 +25,7 @@ BUILD ?= build$(variant)
 # --- tools and flags -------------------------------------------------------
 CC ?= gcc
 PKG_CONFIG ?= pkg-config
-PKGS_DAEMON := libvirt libvirt-qemu libsystemd inih jansson libxml-2.0
+PKGS_DAEMON := libvirt libvirt-qemu libsystemd inih jansson libxml-2.0 liblz4 libxxhash
 PKGS_CTL := libsystemd jansson smartcols
 PKGS_STORE := liblz4 libxxhash nbdkit
 PKGS_TEST := cmocka libnbd
@@ -45,7 +45,7 @@ DEPFLAGS = -MMD -MP
 pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null | sed 's/-I/-isystem /g')
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 DAEMON_CFLAGS = $(eval DAEMON_CFLAGS := $$(call pkg_cflags,$(PKGS_DAEMON) $(PKGS_CTL)))$(DAEMON_CFLAGS)
-DAEMON_LIBS = $(eval DAEMON_LIBS := $$(call pkg_libs,$(PKGS_DAEMON)))$(DAEMON_LIBS)
+DAEMON_LIBS = $(eval DAEMON_LIBS := $$(call pkg_libs,$(PKGS_DAEMON)) -lm)$(DAEMON_LIBS)
 CTL_LIBS = $(eval CTL_LIBS := $$(call pkg_libs,$(PKGS_CTL)))$(CTL_LIBS)
 STORE_CFLAGS = $(eval STORE_CFLAGS := $$(call pkg_cflags,$(PKGS_STORE)))$(STORE_CFLAGS)
 STORE_LIBS = $(eval STORE_LIBS := $$(call pkg_libs,liblz4 libxxhash))$(STORE_LIBS)
@@ -78,7 +78,7 @@ daemon_obj := $(call obj,$(daemon_src))
 ctl_obj := $(call obj,$(ctl_src))
 store_obj := $(patsubst %.c,$(BUILD)/pic/%.o,$(store_src))
 # what is fuzzed needs nothing else
-fuzzed_src = $(wire_src) $(filter-out daemon/vsock/worker.c daemon/vsock/supervisor.c daemon/vsock/control.c,$(vsock_src))
+fuzzed_src = $(wire_src) daemon/pages/elfcore.c $(filter-out daemon/vsock/worker.c daemon/vsock/supervisor.c daemon/vsock/control.c,$(vsock_src))
 # the agent is built on its own, with few flags in common: it is static and small
 agent_obj := $(patsubst %.c,$(BUILD)/agent/%.o,$(agent_src) $(wire_src))
 agent_main := $(BUILD)/agent/guestagent/main.o
@@ -94,7 +94,7 @@ programs := $(BUILD)/ballastd $(BUILD)/ballastctl $(BUILD)/ballast-vsock $(BUILD
 
 .DEFAULT_GOAL := all
 .PHONY: all tests man check test demo lint format install uninstall clean help deps \
-        bench-react bench-scale bench-channel bench-store bench-store-kill fuzz-long check-sanitize valgrind
+        bench-react bench-scale bench-channel bench-store bench-store-kill bench-share bench-share-long fuzz-long check-sanitize valgrind
 .DELETE_ON_ERROR:
 .SUFFIXES:
 # objects of tests are kept: a second make has nothing to do
@@ -188,7 +188,7 @@ $(BUILD)/tests/cli/%: $(BUILD)/obj/tests/cli/%.o $(BUILD)/libballastd.a $(BUILD)
 	$(call say,LD)$(CC) $(BASE_LDFLAGS) $(LDFLAGS) -pthread -o $@ $^ $(DAEMON_LIBS)
 
 # libFuzzer under ASan and UBSan; sources are compiled again with its instrumentation
-$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(fuzzed_src) $(wildcard include/ballast/*.h daemon/channel/*.h daemon/vsock/*.h)
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(fuzzed_src) $(wildcard include/ballast/*.h daemon/channel/*.h daemon/pages/*.h daemon/vsock/*.h)
 	@mkdir -p $(@D)
 	$(call say,FUZZ)clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 	  $(BASE_CPPFLAGS) -I. $(WARN) -o $@ $< $(fuzzed_src)
@@ -275,6 +275,10 @@ bench-store: $(programs) $(addprefix $(BUILD)/tests/bench/,bench-store bench-zra
 	@BUILD=$(BUILD) tests/bench/bench-store.sh
 bench-store-kill: $(programs) $(addprefix $(BUILD)/tests/bench/,bench-store-kill bench-store-ask)
 	@BUILD=$(BUILD) tests/bench/bench-store-kill.sh
+bench-share: $(programs) $(filter %/bench-scan %/bench-observe,$(bench_bin)) $(filter %/bench-share-%,$(bench_bin))
+	@BUILD=$(BUILD) tests/bench/bench-share.sh
+bench-share-long: $(programs) $(filter %/bench-scan %/bench-observe,$(bench_bin)) $(filter %/bench-share-%,$(bench_bin))
+	@BUILD=$(BUILD) tests/bench/bench-share.sh --long
 fuzz-long: $(fuzz_bin)
 	@BUILD=$(BUILD) tests/fuzz/long.sh
 
@@ -327,7 +331,7 @@ help:
 	@echo 'make check       the fast tests, no guests'
 	@echo 'make lint        clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make check-sanitize   the fast tests under ASan+UBSan and TSan'
-	@echo 'make bench-react, bench-scale, bench-channel, bench-store, bench-store-kill   figures, as JSON in build/bench/'
+	@echo 'make bench-react, bench-scale, bench-channel, bench-store, bench-store-kill, bench-share, bench-share-long   figures, as JSON in build/bench/'
 	@echo 'make install DESTDIR= prefix=   and uninstall'
 
 # (a guest image's root has such names too)
