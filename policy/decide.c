@@ -36,7 +36,7 @@ static uint64_t brings(const struct bl_work *w, uint64_t to)
 {
         uint64_t bytes = bl_sub_sat(w->holds, to);
 
-        return w->swaps_below == 0 ? bytes : bl_store_gain(w, w->holds, bytes);
+        return w->swaps_below == 0 ? bl_comes_back(w, bytes) : bl_store_gain(w, w->holds, bytes);
 }
 
 static void add_up(const struct bl_tick *t, struct sums *ret)
@@ -58,7 +58,7 @@ static void add_up(const struct bl_tick *t, struct sums *ret)
                         z.coming = bl_add_sat(z.coming, brings(w, to));
                 }
                 if (w->may_take && !w->spared && w->base > w->lowest)
-                        z.speed = bl_add_sat(z.speed, st->speed);
+                        z.speed = bl_add_sat(z.speed, bl_comes_back(w, st->speed));
                 if (w->may_grant)
                         z.pool = bl_add_sat(z.pool, w->base_up);
                 z.pressed |= w->may_take && st->pressed > 0;
@@ -152,7 +152,7 @@ static void open_rooms(struct bl_tick *t, bool all)
                                 continue;
                 }
                 w->room = bl_sub_sat(w->base, least);
-                if (w->room < t->c->dead_band)
+                if (bl_comes_back(w, w->room) < t->c->dead_band)
                         w->room = 0;
         }
 }
@@ -167,7 +167,7 @@ static uint64_t take_forced(struct bl_tick *t)
 
                 if (w->forced == 0)
                         continue;
-                sum = bl_add_sat(sum, bl_sub_sat(w->base, bl_max(w->forced, w->lowest)));
+                sum = bl_add_sat(sum, bl_comes_back(w, bl_sub_sat(w->base, bl_max(w->forced, w->lowest))));
                 w->take += bl_sub_sat(w->base, w->forced);
                 w->base = bl_min(w->base, w->forced);
                 w->lowest = bl_min(w->lowest, w->forced);
@@ -372,10 +372,20 @@ static void decide_one(const struct bl_tick *t, struct bl_work *w, enum bl_reaso
                 decide_pageout(w, d);
 }
 
-static enum bl_reason reason_to_take(enum bl_host_state state, bool for_host, bool lead)
+/* What idle memory has to be had for to take merged memory apart; 0 where that would not be enough. */
+static uint64_t room_to_unmerge(const struct bl_tick *t, const struct sums *z)
+{
+        uint64_t can = z->outstanding;
+
+        for (size_t i = 0; i < t->n; i++)
+                can = bl_add_sat(can, bl_comes_back(&t->w[i], t->w[i].room));
+        return t->share_lacks <= can ? t->share_lacks : 0;
+}
+
+static enum bl_reason reason_to_take(enum bl_host_state state, bool for_host, bool unmerge, bool lead)
 {
         if (!for_host)
-                return BL_WHY_TAKE_FOR_OTHER;
+                return unmerge ? BL_WHY_TAKE_UNMERGE : BL_WHY_TAKE_FOR_OTHER;
         switch (state) {
         case BL_STATE_LOW:
                 return BL_WHY_TAKE_LOW;
@@ -416,15 +426,17 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         const struct bl_policy_config *c = t->c;
         const struct bl_host *h = &t->s->host;
         const struct bl_marks *m = &plan->marks;
-        uint64_t free = h->free, margin, base_goal, spare, reserve, granted, taken, coming, needed = 0, unmet, grows;
+        uint64_t free = h->free, margin, base_goal, spare, reserve, granted, taken, coming, needed = 0, unmet, grows,
+                 unmerge;
         bool psi, lead, reclaim, for_host;
         bl_level fair = 0;
         struct sums z;
 
         bl_prepare(t);
         add_up(t, &z);
-        /* so is what the store's pool took when it was told to */
-        note_spending(t->p, bl_add_sat(z.spent, bl_sub_sat(t->s->store.pool_ready, t->p->pool_ready)), t->dt);
+        /* so is what the store's pool took when it was told to, and what un-merging took */
+        z.spent = bl_add_sat(z.spent, bl_sub_sat(t->s->store.pool_ready, t->p->pool_ready));
+        note_spending(t->p, bl_add_sat(z.spent, bl_sharing_learn(t)), t->dt);
         t->p->pool_ready = t->s->store.pool_ready;
 
         /* Far enough above the mark that a rest smaller than the dead band does not keep us below it. */
@@ -454,6 +466,8 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                 spare = UINT64_MAX;
         else
                 spare = bl_sub_sat(spare, z.promised);
+        bl_sharing_leavers(t, spare);
+        spare = bl_sub_sat(spare, t->share_aside);
 
         if (z.pressed || z.due)
                 fair = bl_fair_level(t->w, t->n, bl_add_sat(z.pool, spare == UINT64_MAX ? 0 : spare));
@@ -492,11 +506,12 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
         coming = bl_add_sat(z.coming, taken);
         for (size_t i = 0; i < t->n; i++)
                 needed = bl_add_sat(needed, t->w[i].due);
-        needed = bl_sub_sat(bl_add_sat(needed, plan->shortfall), coming);
+        unmerge = t->share_lacks > 0 ? room_to_unmerge(t, &z) : 0;
+        needed = bl_sub_sat(bl_add_sat(bl_add_sat(needed, plan->shortfall), unmerge), coming);
         for_host = plan->shortfall > coming;
 
         if (needed >= c->dead_band) {
-                taken += bl_revoke(t->w, t->n, plan->shortfall, coming, true, c, picks);
+                taken += bl_revoke(t->w, t->n, bl_add_sat(plan->shortfall, unmerge), coming, true, c, picks);
 
                 /* What is left of the host's need is asked from the slow ones after all, and in need from
                  * those that were told to grow a moment ago. */
@@ -521,12 +536,15 @@ static void run(struct bl_tick *t, struct bl_pick *picks, struct bl_plan *plan)
                 /* twice the mark: the way down from there is as long as the one to soft */
                 uint64_t keep = bl_add_sat(bl_add_sat(2 * m->min_free, margin), bl_add_sat(plan->lead, z.promised));
 
+                keep = bl_add_sat(keep, bl_add_sat(plan->share.reserve, t->share_aside));
+
                 grant_at_rest(t, bl_sub_sat(free, bl_add_sat(keep, granted)), picks);
         }
 
         bl_pageout_idle(t, m);
         for (size_t i = 0; i < t->n; i++)
-                decide_one(t, &t->w[i], reason_to_take(t->state, for_host, lead), needed > 0, &plan->d[i]);
+                decide_one(t, &t->w[i], reason_to_take(t->state, for_host, unmerge > 0, lead), needed > 0, &plan->d[i]);
+        bl_sharing_decide(t, plan, bl_sub_sat(spare, granted));
 }
 
 int bl_policy_decide(struct bl_policy *p, const struct bl_snapshot *s, const struct bl_policy_config *c, usec_t now,
@@ -541,13 +559,14 @@ int bl_policy_decide(struct bl_policy *p, const struct bl_snapshot *s, const str
 
         /* Everything that can fail comes before anything is changed. */
         plan.d = calloc(s->n_vms + 1, sizeof(*plan.d));
+        plan.share.d = calloc(s->n_vms + 1, sizeof(*plan.share.d));
         t.w = calloc(s->n_vms + 1, sizeof(*t.w));
         picks = calloc(s->n_vms + 1, sizeof(*picks));
-        r = plan.d && t.w && picks ? bl_table_reserve(p, s->n_vms) : -ENOMEM;
+        r = plan.d && plan.share.d && t.w && picks ? bl_table_reserve(p, s->n_vms) : -ENOMEM;
         if (r < 0) {
                 free(picks);
                 free(t.w);
-                free(plan.d);
+                bl_plan_clear(&plan);
                 return r;
         }
 
@@ -561,6 +580,8 @@ int bl_policy_decide(struct bl_policy *p, const struct bl_snapshot *s, const str
         p->last_at = s->at;
 
         bl_marks_compute(s->host.budget, c->min_free, &plan.marks);
+        plan.share.reserve = bl_sharing_reserve(s, c);
+        bl_marks_raise(&plan.marks, plan.share.reserve);
         plan.state_before = p->state;
         p->state = bl_state_next(p->state, s->host.free, &plan.marks, !c->test.no_hysteresis);
         plan.state = t.state = p->state;

@@ -162,7 +162,8 @@ void bl_entitle(struct bl_work *w, size_t n, bl_level fair, const struct bl_poli
                 uint64_t part;
 
                 if (w[i].room > 0)
-                        richest = bl_max(richest, bl_level_of(w[i].base, w[i].shares, w[i].active, c->idle_tax));
+                        richest = bl_max(richest,
+                                         bl_level_of(w[i].base, bl_paying_shares(&w[i]), w[i].active, c->idle_tax));
                 if (!w[i].may_grant || w[i].due > 0)
                         continue;
                 /* what it is entitled to and is not short of is as idle as what it has and does not use */

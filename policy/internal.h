@@ -21,6 +21,24 @@ struct bl_past {
 
 #define BL_PAST_MAX 8
 
+/* What is known over time of a VM's equal pages (share*.c). */
+struct bl_vm_sharing {
+        bool registered; /* in the last snapshot */
+        bool chosen; /* it is to be merged in the round under way */
+        bool entered; /* and was seen registered in it */
+        bool merged; /* ksmd has been over it often enough to have merged what there is */
+        bool leaving; /* told to leave */
+        usec_t chosen_at;
+        usec_t unsure_at; /* its evidence does not say whether it pays, since then; 0: it does */
+        uint64_t gain_then; /* when it was chosen: what it promised */
+        uint64_t merged_then; /* and what was merged of it when it entered */
+        uint64_t stale; /* until `stale_until` so much of its gain is no news: the last drive left it behind */
+        usec_t stale_until;
+        unsigned int failures; /* rounds in a row in which it did not keep what it promised */
+        usec_t retry_at; /* it is not merged again before */
+        uint64_t breaks; /* the host's memory that un-merging it would take, in the last snapshot */
+};
+
 struct bl_vm_state {
         uint8_t uuid[BL_UUID_LEN];
         usec_t seen_at;
@@ -113,6 +131,38 @@ struct bl_vm_state {
 
         uint64_t thrash_due; /* bytes that it is to have back as it thrashes, and was not granted yet */
         usec_t thrash_at; /* it was seen to thrash last */
+
+        struct bl_vm_sharing sharing;
+};
+
+/*
+ * A round: some VMs are registered, or enough has grown in those that are, and ksmd is driven over all of
+ * them until that is merged.
+ */
+struct bl_sharing {
+        bool driving; /* a round is under way */
+        bool new_vms; /* some of it have just come */
+        bool ended; /* there was one */
+        usec_t ended_at;
+        uint64_t since; /* full_scans when it began, or when the last VM came */
+        uint64_t merged_then; /* merged when it began */
+        uint64_t promise; /* bytes that were to come of it */
+        uint64_t best; /* bytes per CPU-second of the best VM of it */
+        /* the window: the time of ksmd in which what it merges is compared with what it costs */
+        usec_t window_cpu;
+        uint64_t window_merged;
+        uint64_t window_scans;
+        bool window_pays; /* the last complete one */
+        usec_t seen_cpu; /* of ksmd, when it was last seen to do something */
+        usec_t busy_at;
+        unsigned int failures; /* rounds in a row that did not bring what was promised */
+        usec_t retry_at; /* what is said to have grown is not believed before */
+        uint64_t passes; /* of late, in 1/BL_SHARING_PASS */
+        uint64_t scans; /* of the last snapshot */
+        bool scans_known;
+        uint64_t broken; /* of the last snapshot */
+        bool broken_known;
+        uint64_t broken_rate; /* bytes/s of merged pages that are copied on write */
 };
 
 struct bl_pick;
@@ -127,6 +177,7 @@ struct bl_policy {
         bool pressing; /* in the last tick more was needed than can be had above what guests need */
         uint64_t pool_ready; /* of the store, in the last tick */
         usec_t pool_idle_at; /* nobody could be pressed into the store since then; 0: somebody can */
+        struct bl_sharing sharing;
 
         struct bl_vm_state *vms;
         size_t n;
@@ -217,14 +268,18 @@ struct bl_work {
         uint64_t lowest; /* and that it is expected to follow to */
         uint64_t highest; /* and at most */
         uint64_t holds; /* memory of the host behind what the balloon leaves to it */
-        uint64_t base; /* the same after commands under way and what is decided */
         uint64_t base_up; /* balloon that it has or was promised */
+
+        /* what the market looks at again and again, in one line of the processor's cache */
+        uint64_t base; /* `holds` after commands under way and what is decided */
         uint64_t stored; /* memory of the host behind what the store holds of it */
         uint64_t active; /* what it uses */
         uint64_t shares;
-        uint64_t room; /* bytes of the host's that may be taken in this round */
-
+        uint64_t paying; /* with `merged_part`: the shares that it pays by for what it really holds */
+        uint64_t room; /* bytes that may be taken from it in this round */
         uint64_t due; /* bytes it is short of */
+        uint32_t merged_part; /* part of what it holds that is merged, of BL_MERGED_WHOLE */
+
         uint64_t called_for; /* balloon that its figures call for; 0: they do not */
         uint64_t forced; /* above its limit: gives in any case, down to here; 0: not */
         uint64_t take; /* bytes of the host's memory, decided so far */
@@ -257,6 +312,12 @@ struct bl_tick {
         permyriad_t backed; /* part of their free slots that the store has room for */
         uint64_t pressing; /* bytes that guests were told to swap out, and have not yet */
         bool press_wanted; /* what guests need has to be touched */
+
+        bool share_blocked; /* a VM that must not be merged is registered, or that is not known */
+        bool unmerging; /* one is being taken apart */
+        size_t leaver; /* the one that is to be; `n`: none */
+        uint64_t share_aside; /* bytes of free memory that this takes */
+        uint64_t share_lacks; /* bytes that the host is short of to take the next one apart */
 };
 
 /* prepare.c: learns from the snapshot and fills w[]; needs t->state. */
@@ -264,6 +325,19 @@ void bl_prepare(struct bl_tick *t);
 
 /* Is w->need known? */
 bool bl_has_need(const struct bl_work *w);
+
+/* What part of `b` is `a`, which is not more; without overflow, and without a division that needs a library. */
+static inline permyriad_t bl_ratio(uint64_t a, uint64_t b)
+{
+        while (b > UINT64_MAX / BL_WHOLE) {
+                a /= 2;
+                b /= 2;
+        }
+        return b == 0 ? 0 : (permyriad_t)(a * BL_WHOLE / b);
+}
+
+/* marks.c: so much more is kept free, in all states. */
+void bl_marks_raise(struct bl_marks *m, uint64_t reserve);
 
 /* How far a VM may be asked at once, so that it can deliver within the horizon. */
 uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c);
@@ -294,6 +368,84 @@ uint64_t bl_store_pool(struct bl_tick *t, const struct bl_marks *m, uint64_t goa
 uint64_t bl_pageout_need(struct bl_tick *t, uint64_t missing, struct bl_pick *picks);
 /* And a little of those that are proven idle, ahead of need. */
 void bl_pageout_idle(struct bl_tick *t, const struct bl_marks *m);
+
+/* --- page sharing --------------------------------------------------------------------------------- */
+
+/* share_room.c: bytes kept free for merged pages that break apart. */
+uint64_t bl_sharing_reserve(const struct bl_snapshot *s, const struct bl_policy_config *c);
+/* What merging a VM saves of the host's memory, and what taking it apart would cost at once. */
+uint64_t bl_sharing_saves(const struct bl_vm *vm);
+uint64_t bl_sharing_breaks(const struct bl_vm *vm);
+/* Sees what became of registrations since the last snapshot; returns the bytes that un-merging has taken since. */
+uint64_t bl_sharing_learn(struct bl_tick *t);
+/* It must not be merged with anybody, by its settings or the host's. */
+bool bl_sharing_must_not(const struct bl_snapshot *s, const struct bl_vm *vm);
+/* The same, and it is registered, or that is not known: ksmd may not be driven. */
+bool bl_sharing_in_the_way(const struct bl_snapshot *s, const struct bl_vm *vm);
+/* May the host take VMs out of merging at all?  May this one be told anything? */
+bool bl_sharing_takes_out(const struct bl_share_state *s);
+bool bl_sharing_can_tell(const struct bl_vm *vm);
+/* Finds out who keeps ksmd from being driven, and who of them is to leave when `room` bytes may be used for it. */
+void bl_sharing_leavers(struct bl_tick *t, uint64_t room);
+
+/* A page is merged at its second pass at the earliest: the first one notes its checksum (mm/ksm.c,
+ * cmp_and_merge_page). */
+#define BL_SHARING_PASSES 2
+
+/* share_worth.c: CPU time of ksmd for `passes` over `bytes` of memory in which it merges `gain`. */
+usec_t bl_sharing_cost(const struct bl_share_state *s, uint64_t bytes, unsigned int passes, uint64_t gain);
+/* Present memory of a VM, and what the kernel keeps for so much that is registered. */
+uint64_t bl_sharing_present(const struct bl_vm *vm);
+uint64_t bl_sharing_metadata(uint64_t present);
+bool bl_sharing_pays(const struct bl_policy_config *c, uint64_t gain, usec_t cost);
+
+enum bl_sharing_verdict { BL_WORTH_NO, BL_WORTH_YES, BL_WORTH_UNSURE };
+/* Is a VM worth registering, when it gives `going` bytes away? `ret_value`: bytes per CPU-second. */
+enum bl_sharing_verdict bl_sharing_worth(const struct bl_share_state *s, const struct bl_policy_config *c,
+                                         const struct bl_vm *vm, uint64_t going, uint64_t *ret_value);
+/* The same by the estimate alone. */
+bool bl_sharing_estimate_pays(const struct bl_share_state *s, const struct bl_policy_config *c, const struct bl_vm *vm,
+                              uint64_t going);
+/* Does it cost more than it brings, twice over, with `credible` bytes to be merged still and `passes` of late? */
+#define BL_SHARING_PASS 256 /* one pass */
+bool bl_sharing_pays_no_more(const struct bl_share_state *s, const struct bl_policy_config *c, const struct bl_vm *vm,
+                             uint64_t credible, uint64_t passes);
+
+/* share_drive.c: what has been merged, and whether the round is over. Before anybody is chosen. */
+void bl_sharing_look(struct bl_tick *t);
+/* May ksmd be driven, as far as VMs and knobs go? */
+bool bl_sharing_may_drive(const struct bl_tick *t);
+/* A round begins, or goes on with more: `promise` bytes of VMs of which the best brings `best` per CPU-second. */
+void bl_sharing_begin(struct bl_tick *t, uint64_t promise, uint64_t best, bool new_vms);
+/* It ends without a verdict. */
+void bl_sharing_stop(struct bl_tick *t);
+/* What is to be merged still in the round under way. */
+uint64_t bl_sharing_left(const struct bl_tick *t);
+/* Gain of a registered VM that is believed. */
+uint64_t bl_sharing_credible(const struct bl_tick *t, const struct bl_vm *vm, const struct bl_vm_sharing *h);
+/* How long the `n`-th failure in a row is remembered. */
+usec_t bl_sharing_back_off(unsigned int n);
+
+/* share.c: what is done about equal pages, when all else is decided; `room` bytes may be used for taking apart. */
+void bl_sharing_decide(struct bl_tick *t, struct bl_plan *plan, uint64_t room);
+
+#define BL_MERGED_BITS  16
+#define BL_MERGED_WHOLE (1U << BL_MERGED_BITS)
+
+/* What the host gets when a VM gives `bytes`: what is merged others hold, too. */
+static inline uint64_t bl_comes_back(const struct bl_work *w, uint64_t bytes)
+{
+        uint64_t frees = BL_MERGED_WHOLE - w->merged_part;
+
+        if (w->merged_part == 0)
+                return bytes;
+        return (bytes >> BL_MERGED_BITS) * frees + ((bytes & (BL_MERGED_WHOLE - 1)) * frees >> BL_MERGED_BITS);
+}
+
+static inline uint64_t bl_paying_shares(const struct bl_work *w)
+{
+        return w->merged_part == 0 ? w->shares : w->paying;
+}
 
 /* --- the market: levels, revocation, grants ---------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* minFree and the marks of the host states. */
-#include <ballast/policy.h>
+#include "internal.h"
 
 /* ESXi's sliding scale (VMware vSphere Resource Management, "Mem.MinFreePct"). */
 static const struct {
@@ -39,4 +39,10 @@ void bl_marks_compute(uint64_t budget, uint64_t min_free, struct bl_marks *ret)
                 m.mark[s] = bl_part(m.min_free, parts[s]);
 
         *ret = m;
+}
+
+void bl_marks_raise(struct bl_marks *m, uint64_t reserve)
+{
+        for (int s = 0; s < _BL_STATE_MAX; s++)
+                m->mark[s] = bl_add_sat(m->mark[s], reserve);
 }

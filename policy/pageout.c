@@ -12,12 +12,14 @@
 /* Ahead of pressure nothing is urgent: what an idle VM needs again at once it can read back within a blink. */
 #define IDLE_STEP (16 * BL_MIB)
 
-/* Bytes that may be paged out of it: never what is reserved for it. */
+/* Bytes that may be paged out of it: never what is reserved for it; and what others map too the kernel leaves where it
+ * is (mm/madvise.c, madvise_cold_or_pageout_pte_range). */
 static uint64_t slice(const struct bl_work *w)
 {
         const struct bl_vm *vm = w->vm;
         uint64_t least = bl_add_sat(bl_min(vm->reservation, vm->limit), vm->overhead);
 
+        least = bl_max(least, vm->share.merged);
         return bl_min(vm->offer[BL_ENGINE_PAGEOUT].takes, bl_sub_sat(vm->resident, least));
 }
 

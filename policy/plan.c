@@ -9,7 +9,9 @@ struct bl_plan *bl_plan_clear(struct bl_plan *p)
                 return NULL;
 
         free(p->d);
+        free(p->share.d);
         p->d = NULL;
+        p->share.d = NULL;
         p->n = 0;
         return NULL;
 }

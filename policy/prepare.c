@@ -201,6 +201,15 @@ uint64_t bl_reach(const struct bl_work *w, const struct bl_policy_config *c)
         return bl_sub_sat(w->vm->actual, bl_rate_times(w->st->speed, c->horizon));
 }
 
+/* Its merged pages are spread over what it holds, as far as anybody knows. */
+static void find_merged(struct bl_work *w)
+{
+        uint64_t held = bl_held(w->vm);
+
+        w->merged_part = bl_ratio(bl_min(w->vm->share.merged, held), held) * BL_MERGED_WHOLE / BL_WHOLE;
+        w->paying = bl_mul_sat(w->shares, BL_MERGED_WHOLE) / bl_max(BL_MERGED_WHOLE - w->merged_part, 1);
+}
+
 static void prepare_one(struct bl_tick *t, struct bl_work *w)
 {
         const struct bl_vm *vm = w->vm;
@@ -212,6 +221,8 @@ static void prepare_one(struct bl_tick *t, struct bl_work *w)
 
         w->skip = classify(t, w);
         w->shares = bl_max(vm->shares, 1);
+        if (vm->share.merged > 0)
+                find_merged(w);
         w->stored = bl_min(vm->store.stored, vm->max);
         limit = bl_vm_limit(vm);
         w->highest = bl_min(bl_min(limit, vm->max), bl_add_sat(vm->actual, o->gives));

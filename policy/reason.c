@@ -50,6 +50,25 @@ static const char *const reasons[_BL_WHY_MAX] = {
         [BL_WHY_SKIP_REFAULTS] = "skip.refaults",
         [BL_WHY_SKIP_DRAINING] = "skip.draining",
         [BL_WHY_STOP_STORE] = "stop.store",
+        [BL_WHY_SHARE_OFF] = "share.off",
+        [BL_WHY_SHARE_MERGE] = "share.merge",
+        [BL_WHY_SHARE_KEEP] = "share.keep",
+        [BL_WHY_SHARE_LEAVE] = "share.leave",
+        [BL_WHY_SHARE_WAIT_ROOM] = "share.wait-room",
+        [BL_WHY_SHARE_WAIT_BALLOON] = "share.wait-balloon",
+        [BL_WHY_SHARE_WAIT_EVIDENCE] = "share.wait-evidence",
+        [BL_WHY_SHARE_WAIT_TURN] = "share.wait-turn",
+        [BL_WHY_SHARE_NO_GAIN] = "share.no-gain",
+        [BL_WHY_SHARE_NOT_POSSIBLE] = "share.not-possible",
+        [BL_WHY_SHARE_YIELDED] = "share.yielded",
+        [BL_WHY_SHARE_DRIVE] = "share.drive",
+        [BL_WHY_SHARE_DRIVE_NEW] = "share.drive-new",
+        [BL_WHY_SHARE_REST] = "share.rest",
+        [BL_WHY_SHARE_REST_NONE] = "share.rest-none",
+        [BL_WHY_SHARE_ZERO] = "share.zero",
+        [BL_WHY_SHARE_BLOCKED] = "share.blocked",
+        [BL_WHY_SHARE_BREAKING] = "share.breaking",
+        [BL_WHY_TAKE_UNMERGE] = "take.unmerge",
 };
 
 static const char *const holds[_BL_HOLD_MAX] = {
@@ -63,6 +82,26 @@ static const char *const no_reclaims[_BL_RECLAIM_MAX] = {
         [BL_RECLAIM_OK] = "ok",         [BL_RECLAIM_NO_BALLOON] = "no-balloon",
         [BL_RECLAIM_VFIO] = "vfio",     [BL_RECLAIM_HUGEPAGES] = "hugepages",
         [BL_RECLAIM_LOCKED] = "locked", [BL_RECLAIM_CONFIDENTIAL] = "confidential",
+};
+
+static const char *const share_modes[_BL_SHARE_MODE_MAX] = {
+        [BL_SHARE_OFF] = "off",
+        [BL_SHARE_ZERO] = "zero",
+        [BL_SHARE_GROUP] = "group",
+};
+
+static const char *const no_shares[_BL_NO_SHARE_MAX] = {
+        [BL_NO_SHARE_OK] = "ok",
+        [BL_NO_SHARE_HOST] = "host",
+        [BL_NO_SHARE_NO_GROUP] = "no-group",
+        [BL_NO_SHARE_OTHER_GROUP] = "other-group",
+        [BL_NO_SHARE_TWO_GROUPS] = "two-groups",
+        [BL_NO_SHARE_XML] = "xml",
+        [BL_NO_SHARE_SHARED] = "shared-memory",
+        [BL_NO_SHARE_HUGEPAGES] = "hugepages",
+        [BL_NO_SHARE_PINNED] = "pinned",
+        [BL_NO_SHARE_BACKEND] = "no-backend",
+        [BL_NO_SHARE_NO_SWAP] = "no-swap",
 };
 
 static const char *name(const char *const *names, unsigned n, unsigned i)
@@ -106,6 +145,50 @@ const char *bl_no_reclaim_explain(enum bl_no_reclaim r)
         case BL_RECLAIM_CONFIDENTIAL:
                 return "its memory is encrypted and pinned";
         case _BL_RECLAIM_MAX:
+                break;
+        }
+        return "unknown";
+}
+
+const char *bl_share_mode_to_string(enum bl_share_mode m)
+{
+        return name(share_modes, _BL_SHARE_MODE_MAX, m);
+}
+
+const char *bl_no_share_to_string(enum bl_no_share n)
+{
+        return name(no_shares, _BL_NO_SHARE_MAX, n);
+}
+
+const char *bl_no_share_explain(enum bl_no_share n)
+{
+        switch (n) {
+        case BL_NO_SHARE_OK:
+                return "it can";
+        case BL_NO_SHARE_HOST:
+                return "the host allows less than it asks for (Mode= of [Sharing] in ballast.conf)";
+        case BL_NO_SHARE_NO_GROUP:
+                return "it asks to be merged with its trust group and names none (group= in its metadata, or "
+                       "DefaultGroup= in ballast.conf)";
+        case BL_NO_SHARE_OTHER_GROUP:
+                return "its trust group is not the one that KSM serves (Group= in ballast.conf)";
+        case BL_NO_SHARE_TWO_GROUPS:
+                return "VMs of two trust groups ask, and KSM can serve one only (name it by Group= in ballast.conf)";
+        case BL_NO_SHARE_XML:
+                return "<nosharepages/> in its XML forbids it";
+        case BL_NO_SHARE_SHARED:
+                return "its memory is a shared mapping, which the kernel does not merge (<access mode='private'/> in "
+                       "its XML)";
+        case BL_NO_SHARE_HUGEPAGES:
+                return "its memory is in huge pages of hugetlbfs, which the kernel does not merge";
+        case BL_NO_SHARE_PINNED:
+                return "its memory is pinned by a passed-through device, locked or encrypted";
+        case BL_NO_SHARE_BACKEND:
+                return "its QEMU has no memory backend whose merging could be switched (QEMU 5.0 or later, and a new "
+                       "machine type)";
+        case BL_NO_SHARE_NO_SWAP:
+                return "the host has no swap, which pages of zeros need to go out ('ballastctl tiers setup' makes one)";
+        case _BL_NO_SHARE_MAX:
                 break;
         }
         return "unknown";

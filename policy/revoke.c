@@ -9,6 +9,9 @@
  * A VM that is due memory takes part in the same market from the other side:
  * it gets memory from others only up to the level that they are left at.  So
  * a guest that always claims to be starving is bounded by its shares.
+ *
+ * A VM whose pages are merged holds less of the host than its size says: it pays for what it really holds, as if
+ * it had so many more shares, and what it gives frees so much less.
  */
 #include "internal.h"
 
@@ -16,6 +19,7 @@ struct market {
         uint64_t fixed;
         uint64_t coming;
         bool for_due;
+        bool merged; /* somebody's pages are */
         permyriad_t tax;
 };
 
@@ -24,7 +28,7 @@ static uint64_t gives_at(const struct bl_work *w, bl_level level, permyriad_t ta
         if (w->room == 0)
                 return 0;
         return bl_min(
-                bl_sub_sat(bl_pays_for(w, w->base), bl_level_size(level, w->shares, bl_pays_for(w, w->active), tax)),
+                bl_sub_sat(bl_pays_for(w, w->base), bl_level_size(level, w->paying, bl_pays_for(w, w->active), tax)),
                 w->room);
 }
 
@@ -42,7 +46,9 @@ static bool enough(const struct bl_work *w, size_t n, bl_level level, const void
         uint64_t given = m->coming, wanted = m->fixed;
 
         for (size_t i = 0; i < n; i++) {
-                given = bl_add_sat(given, gives_at(&w[i], level, m->tax));
+                uint64_t gives = gives_at(&w[i], level, m->tax);
+
+                given = bl_add_sat(given, m->merged ? bl_comes_back(&w[i], gives) : gives);
                 if (m->for_due)
                         wanted = bl_add_sat(wanted, gets_at(&w[i], level));
         }
@@ -59,7 +65,9 @@ uint64_t bl_revoke(struct bl_work *w, size_t n, uint64_t fixed, uint64_t coming,
         for (size_t i = 0; i < n; i++) {
                 if (w[i].room == 0)
                         continue;
-                w[i].order = bl_level_of(bl_pays_for(&w[i], w[i].base), w[i].shares, bl_pays_for(&w[i], w[i].active),
+                m.merged |= w[i].merged_part > 0;
+                w[i].paying = bl_paying_shares(&w[i]);
+                w[i].order = bl_level_of(bl_pays_for(&w[i], w[i].base), w[i].paying, bl_pays_for(&w[i], w[i].active),
                                          c->idle_tax);
                 high = bl_max(high, w[i].order);
         }
@@ -80,7 +88,7 @@ uint64_t bl_revoke(struct bl_work *w, size_t n, uint64_t fixed, uint64_t coming,
                 w[i].take += w[i].part;
                 w[i].room -= w[i].part;
                 w[i].base = bl_sub_sat(w[i].base, w[i].part);
-                taken += w[i].part;
+                taken += bl_comes_back(&w[i], w[i].part);
         }
         return taken;
 }

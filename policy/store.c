@@ -24,16 +24,6 @@
 /* Nobody could be pressed for so long: then the pool need not be ready. */
 #define POOL_IDLE (30 * BL_SEC)
 
-/* What part of `b` is `a`, which is not more; without overflow, and without a division that needs a library. */
-static permyriad_t ratio(uint64_t a, uint64_t b)
-{
-        while (b > UINT64_MAX / BL_WHOLE) {
-                a /= 2;
-                b /= 2;
-        }
-        return b == 0 ? 0 : (permyriad_t)(a * BL_WHOLE / b);
-}
-
 uint64_t bl_vm_limit(const struct bl_vm *vm)
 {
         /* What a drained VM has there, it gets back; and to one without a limit of its own nothing is forbidden: what
@@ -91,7 +81,7 @@ void bl_store_survey(struct bl_tick *t)
         if (slots <= room)
                 t->backed = BL_WHOLE;
         else
-                t->backed = ratio(room, slots);
+                t->backed = bl_ratio(room, slots);
 }
 
 uint64_t bl_swap_room(const struct bl_tick *t, const struct bl_vm *vm)
@@ -117,7 +107,7 @@ uint64_t bl_store_gain(const struct bl_work *w, uint64_t from, uint64_t bytes)
 {
         uint64_t to = bl_sub_sat(from, bytes), swapped = bl_sub_sat(bl_min(from, w->swaps_below), to);
 
-        return bytes - bl_part(bl_min(swapped, bytes), cost(w->vm));
+        return bl_sub_sat(bl_comes_back(w, bytes), bl_part(bl_min(swapped, bytes), cost(w->vm)));
 }
 
 /* Of what it was told to give, what it has to swap out for, and has not yet. */
@@ -206,6 +196,9 @@ static uint64_t room_to_press(const struct bl_tick *t, const struct bl_work *w)
                 return 0;
         if (w->swaps_below == 0 || w->press_skip != BL_WHY_NOTHING)
                 return 0;
+        /* it would take more room there than it frees here */
+        if (w->merged_part > BL_MERGED_WHOLE / 2)
+                return 0;
         least = bl_max(least, bl_reach(w, t->c));
         return bl_sub_sat(w->base, least);
 }
@@ -220,7 +213,8 @@ static uint64_t step_left(const struct bl_tick *t)
 
 uint64_t bl_store_press(struct bl_tick *t, uint64_t missing, struct bl_pick *picks)
 {
-        uint64_t step = step_left(t), room = 0, gain = 0, wanted, brought = 0;
+        uint64_t step = step_left(t), frees = 0, gain = 0, wanted, brought = 0;
+        uint32_t merged = 0;
         permyriad_t brings;
         /* a step is rounded by as much (steps.c, level.c) */
         uint64_t slack = 2 * t->c->dead_band;
@@ -235,16 +229,21 @@ uint64_t bl_store_press(struct bl_tick *t, uint64_t missing, struct bl_pick *pic
                 w->room = room_to_press(t, w);
                 if (w->room < t->c->dead_band)
                         w->room = 0;
-                room = bl_add_sat(room, w->room);
-                gain = bl_add_sat(gain, w->room == 0 ? 0 : bl_store_gain(w, w->base, w->room));
+                if (w->room == 0)
+                        continue;
+                frees = bl_add_sat(frees, bl_comes_back(w, w->room));
+                gain = bl_add_sat(gain, bl_store_gain(w, w->base, w->room));
+                merged = w->merged_part > merged ? w->merged_part : merged;
         }
-        if (room == 0 || gain == 0)
+        if (frees == 0 || gain == 0)
                 return 0;
 
         /* so many bytes of theirs for what the host is to have; they differ, and the next tick sees by how much */
-        brings = (permyriad_t)bl_max(ratio(gain, room), 1);
+        brings = (permyriad_t)bl_max(bl_ratio(gain, frees), 1);
         wanted = bl_mul_sat(bl_min(missing, gain), BL_WHOLE) / brings;
-        bl_revoke(t->w, t->n, bl_min(wanted, step - slack), 0, false, t->c, picks);
+        /* all that is given is swapped out, merged or not */
+        step = (step - slack) / BL_MERGED_WHOLE * (BL_MERGED_WHOLE - merged);
+        bl_revoke(t->w, t->n, bl_min(wanted, step), 0, false, t->c, picks);
         for (size_t i = 0; i < t->n; i++) {
                 struct bl_work *w = &t->w[i];
 

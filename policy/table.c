@@ -150,6 +150,7 @@ int bl_policy_copy(const struct bl_policy *p, struct bl_policy **ret)
         q->pressing = p->pressing;
         q->pool_ready = p->pool_ready;
         q->pool_idle_at = p->pool_idle_at;
+        q->sharing = p->sharing;
 
         r = bl_table_reserve(q, p->n);
         if (r < 0) {

@@ -30,6 +30,9 @@ struct bl_policy_config {
                                     store */
         usec_t idle_after; /* a VM that did nothing for so long may be paged out ahead of pressure; 0: none ever is */
         usec_t deaf_first; /* it is not heard then; doubles, up to retry_max */
+        uint64_t share_pays; /* bytes that a CPU-second of ksmd has to free at least */
+        uint64_t share_wake; /* bytes of new duplicates that are worth waking ksmd */
+        permyriad_t share_reserve; /* part of what breaking apart could cost that is kept free */
 
         /* Safety mechanisms off: tests only, never set from a file.  Each has
          * a scenario in tests/sim that fails when it is set. */
@@ -45,6 +48,9 @@ struct bl_policy_config {
                 bool no_idle_askers; /* everybody is heard for ever */
                 bool no_store_room; /* swap counts as room whatever is behind it */
                 bool no_thrash_check; /* what a guest reads back counts for nothing */
+                bool no_share_rest; /* ksmd is never stopped */
+                bool no_share_reserve; /* nothing is kept free for merged pages that break apart */
+                bool no_share_room; /* un-merging is never too dear */
         } test;
 };
 

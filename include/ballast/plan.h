@@ -69,6 +69,25 @@ enum bl_reason {
         BL_WHY_SKIP_REFAULTS, /* skip.refaults: it read back what was paged out */
         BL_WHY_SKIP_DRAINING, /* skip.draining: what the store holds of it is being brought back */
         BL_WHY_STOP_STORE, /* stop.store: the store takes no more of what it was told to give */
+        BL_WHY_SHARE_OFF, /* share.off: it is not to be merged */
+        BL_WHY_SHARE_MERGE, /* share.merge: its duplicates pay */
+        BL_WHY_SHARE_KEEP, /* share.keep: merged, and pays */
+        BL_WHY_SHARE_LEAVE, /* share.leave: registered, and pays no more; or not in the group any more */
+        BL_WHY_SHARE_WAIT_ROOM, /* share.wait-room: it is to be un-merged, which the host cannot afford now */
+        BL_WHY_SHARE_WAIT_BALLOON, /* share.wait-balloon: part of it is about to be ballooned away */
+        BL_WHY_SHARE_WAIT_EVIDENCE, /* share.wait-evidence: not enough of it was looked at */
+        BL_WHY_SHARE_WAIT_TURN, /* share.wait-turn: denser ones come first */
+        BL_WHY_SHARE_NO_GAIN, /* share.no-gain: too little of it has copies */
+        BL_WHY_SHARE_NOT_POSSIBLE, /* share.not-possible: bl_no_share says why */
+        BL_WHY_SHARE_YIELDED, /* share.yielded: somebody else drives KSM */
+        BL_WHY_SHARE_DRIVE, /* share.drive: ksmd runs: there are duplicates that pay */
+        BL_WHY_SHARE_DRIVE_NEW, /* share.drive-new: a VM has come */
+        BL_WHY_SHARE_REST, /* share.rest: ksmd rests: the last pass did not pay */
+        BL_WHY_SHARE_REST_NONE, /* share.rest-none: there is nothing to merge */
+        BL_WHY_SHARE_ZERO, /* share.zero: its zero pages go out */
+        BL_WHY_SHARE_BLOCKED, /* share.blocked: a VM that must not be merged is registered, or that is not known */
+        BL_WHY_SHARE_BREAKING, /* share.breaking: what is merged breaks apart faster than it is worth merging */
+        BL_WHY_TAKE_UNMERGE, /* take.unmerge: merged memory of another VM is to be taken apart, and needs room */
         _BL_WHY_MAX,
 };
 
@@ -96,6 +115,22 @@ struct bl_decision {
         usec_t deaf_until; /* its requests count for nothing until then; 0: they count */
 };
 
+/* What is to be done about equal pages of a VM; beside what is done about its balloon. */
+struct bl_share_decision {
+        bool act; /* false: leave it, `why` says why */
+        bool merge; /* with `act`: what its `merge` property is to be */
+        enum bl_reason why;
+        uint64_t zero_out; /* bytes of zero pages that are to go out (mode zero); 0: none */
+};
+
+struct bl_share_plan {
+        bool drive; /* ksmd is to run; else to rest.  Counts only where the snapshot's share.usable is set */
+        enum bl_reason why;
+        uint64_t gain; /* bytes that the drive is to merge still, estimated; 0: none */
+        uint64_t reserve; /* bytes kept free for pages that break apart; part of the marks */
+        struct bl_share_decision *d; /* as many as the plan has, same order */
+};
+
 struct bl_plan {
         usec_t at;
         enum bl_host_state state;
@@ -110,6 +145,7 @@ struct bl_plan {
         uint64_t pool_to; /* bytes of its pool that the store is to have ready; 0: as it is */
         size_t n;
         struct bl_decision *d; /* as many as the snapshot has VMs, same order */
+        struct bl_share_plan share;
 };
 
 /* Frees the decisions; NULL-safe; returns NULL. */
@@ -118,6 +154,11 @@ struct bl_plan *bl_plan_clear(struct bl_plan *p);
 const char *bl_state_to_string(enum bl_host_state s);
 const char *bl_reason_to_string(enum bl_reason r);
 const char *bl_hold_to_string(enum bl_hold h);
+const char *bl_share_mode_to_string(enum bl_share_mode m);
+const char *bl_no_share_to_string(enum bl_no_share n);
+/* The same for people, with what mends it: "its trust group is not the one that KSM serves (Group= in ballast.conf)".
+ */
+const char *bl_no_share_explain(enum bl_no_share n);
 const char *bl_no_reclaim_to_string(enum bl_no_reclaim r);
 /* The same for people: "it has no virtio balloon device". */
 const char *bl_no_reclaim_explain(enum bl_no_reclaim r);

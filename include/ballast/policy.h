@@ -52,4 +52,8 @@ enum bl_stats_verdict bl_stats_check(const struct bl_guest_stats *s, uint64_t ma
  * sizes in binary units.  Returns the length as snprintf does. */
 int bl_explain(const struct bl_plan *p, const struct bl_snapshot *s, size_t i, char *buf, size_t size);
 
+/* The same about what is done to equal pages of VM `i` (plan.share.d), and about ksmd (plan.share). */
+int bl_explain_share(const struct bl_plan *p, const struct bl_snapshot *s, size_t i, char *buf, size_t size);
+int bl_explain_drive(const struct bl_plan *p, const struct bl_snapshot *s, char *buf, size_t size);
+
 #endif

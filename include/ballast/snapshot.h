@@ -101,6 +101,51 @@ struct bl_vm_store {
         bool ratio_known;
 };
 
+/* What may be done about equal pages of a VM.  Each includes the one before. */
+enum bl_share_mode {
+        BL_SHARE_OFF,
+        BL_SHARE_ZERO, /* its zero pages only, and nothing with other VMs */
+        BL_SHARE_GROUP, /* with the VMs of its trust group, by KSM */
+        _BL_SHARE_MODE_MAX,
+};
+
+/* Why a VM's mode is below what it asks for, or nothing can come of it: properties of the VM and of the
+ * configuration, not of the moment. */
+enum bl_no_share {
+        BL_NO_SHARE_OK,
+        BL_NO_SHARE_HOST, /* Mode= of the host allows less */
+        BL_NO_SHARE_NO_GROUP, /* it asks for its group, and has none */
+        BL_NO_SHARE_OTHER_GROUP, /* KSM serves another group (Group=) */
+        BL_NO_SHARE_TWO_GROUPS, /* VMs of two groups ask, and Group= does not say which is served */
+        BL_NO_SHARE_XML, /* <nosharepages/> */
+        BL_NO_SHARE_SHARED, /* its RAM is a shared mapping, which the kernel does not merge */
+        BL_NO_SHARE_HUGEPAGES, /* hugetlbfs */
+        BL_NO_SHARE_PINNED, /* a passed-through device pins its memory; or it is locked, or encrypted */
+        BL_NO_SHARE_BACKEND, /* QEMU has no memory backend with a `merge` property for it */
+        BL_NO_SHARE_NO_SWAP, /* mode zero, and the host has no swap to account zero pages to */
+        _BL_NO_SHARE_MAX,
+};
+
+/* What is known of a VM's equal pages.  Bytes; what evidence says is estimated from a sample. */
+struct bl_vm_share {
+        enum bl_share_mode mode; /* in force */
+        enum bl_no_share no_share;
+        int merging; /* its RAM is registered with KSM: 1, 0; -1: not known yet */
+        bool busy; /* a command about that was not answered yet */
+        bool refused; /* QEMU would not; asked again later */
+        usec_t merging_at; /* registered, by our word or as it was found, since; 0: it is not */
+
+        usec_t evidence_at; /* the newest sample; 0: there is none, or not enough to say anything */
+        uint64_t present; /* memory of its own, merged or not */
+        uint64_t zero; /* of that full of zeros, and not merged */
+        uint64_t gain; /* merging it with its group would free beyond what is merged now */
+        uint64_t gain_low, gain_high; /* 95 % bounds of that */
+
+        uint64_t merged; /* mapped to KSM pages now */
+        uint64_t saved; /* its part of what that saves (Pss) */
+        uint64_t breaks; /* host memory that un-merging it would take at once */
+};
+
 /* What an engine could do for a VM now (engine.h, propose). */
 struct bl_offer {
         uint64_t takes; /* bytes it could take from this VM at most; 0: nothing */
@@ -140,6 +185,7 @@ struct bl_vm {
         struct bl_guest_stats stats;
         struct bl_guest_request request;
         struct bl_vm_store store;
+        struct bl_vm_share share;
         struct bl_offer offer[_BL_ENGINE_MAX];
 };
 
@@ -168,10 +214,26 @@ struct bl_store_state {
         uint64_t room; /* uncompressed bytes that it can take at all, disk included */
 };
 
+/* Page sharing as a whole. */
+struct bl_share_state {
+        enum bl_share_mode mode; /* Mode= of the host; OFF: nothing is done, and what was done is taken back */
+        bool usable; /* KSM is there, and its knobs are ours to set; with OFF: something of ours is still merged */
+        bool yielded; /* somebody else sets them: it is left alone until told */
+        bool driven; /* ksmd runs at our word */
+        uint64_t full_scans; /* passes that ksmd has completed, ever */
+        uint64_t merged; /* bytes that are mapped to KSM pages, of all: how far a drive is */
+        uint64_t registered; /* present bytes of VMs that are registered */
+        usec_t ksmd_cpu; /* CPU time of ksmd, ever; BL_UNSET: not known */
+        uint64_t broken; /* bytes of merged pages that were copied on write, ever (vmstat cow_ksm) */
+        uint32_t scan_cost; /* nanoseconds of ksmd a page and pass without a merge, learned */
+        uint32_t merge_cost; /* and a merge */
+};
+
 struct bl_snapshot {
         usec_t at;
         struct bl_host host;
         struct bl_store_state store;
+        struct bl_share_state share;
         size_t n_vms;
         struct bl_vm *vms;
 };

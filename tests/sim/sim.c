@@ -65,6 +65,7 @@ struct sim_guest *sim_add(struct sim *s, const char *name, uint64_t max, uint64_
                 .target = max,
                 .used = used,
                 .booted_at = s->now - 600 * BL_SEC,
+                .evidence = BL_WHOLE,
                 .least = UINT64_MAX,
         };
         snprintf(g->name, sizeof(g->name), "%s", name);
@@ -187,7 +188,7 @@ uint64_t sim_host_free(const struct sim *s)
 
         for (size_t i = 0; i < s->n; i++)
                 used += sim_resident(&s->g[i]);
-        return bl_sub_sat(s->budget, used);
+        return bl_sub_sat(s->budget, bl_sub_sat(used + sim_ksm_metadata(s), sim_saved(s)));
 }
 
 const struct bl_decision *sim_decision(const struct sim *s, const struct sim_guest *g)
@@ -481,6 +482,7 @@ static void sense(struct sim *s)
                 .vms = calloc(s->n + 1, sizeof(*p->vms)),
         };
         assert_non_null(p->vms);
+        sim_ksm_sense(s, &p->share);
         for (size_t i = 0; i < s->n; i++) {
                 struct sim_guest *g = &s->g[i];
                 struct bl_vm *vm = &p->vms[i];
@@ -518,6 +520,7 @@ static void sense(struct sim *s)
                                   .ratio_known = g->ratio_known},
                 };
                 memcpy(vm->uuid, g->uuid, BL_UUID_LEN);
+                sim_ksm_sense_guest(s, g, &vm->share);
                 vm->offer[BL_ENGINE_BALLOON] = (struct bl_offer){
                         .takes = g->actual, .gives = g->max - g->actual, .grain = g->grain, .phase = g->phase};
                 vm->offer[BL_ENGINE_PAGEOUT] = (struct bl_offer){.takes = g->pageout};
@@ -713,6 +716,7 @@ static void act(struct sim *s)
                 g->oom_deflated = false;
         }
         check_store(s);
+        sim_ksm_act(s);
         if (granted > asked && s->snapshot.host.free < mark[BL_STATE_CLEAR] + granted - asked)
                 s->faults.overdraft++;
         if (asked > 0 && s->snapshot.host.free < mark[BL_STATE_HARD] + granted)
@@ -725,10 +729,12 @@ static void talk_host(const struct sim *s)
 
         fprintf(stderr,
                 "%8.2f free %" PRIu64 " goal %" PRIu64 " lead %" PRIu64 " short %" PRIu64 " coming %" PRIu64
-                " unmet %" PRIu64 " promised %" PRIu64 " %s; pool %" PRIu64 " of %" PRIu64 " to %" PRIu64 "\n",
+                " unmet %" PRIu64 " promised %" PRIu64 " %s; pool %" PRIu64 " of %" PRIu64 " to %" PRIu64
+                "; merged %" PRIu64 " saved %" PRIu64 " reserve %" PRIu64 " %s pass %" PRIu64 "\n",
                 (double)(s->now - 1000 * BL_SEC) / 1e6, s->snapshot.host.free >> 20, p->goal >> 20, p->lead >> 20,
                 p->shortfall >> 20, p->coming >> 20, p->unmet >> 20, p->promised >> 20, bl_state_to_string(p->state),
-                sim_store_used(s) >> 20, s->store.pool_ready >> 20, p->pool_to >> 20);
+                sim_store_used(s) >> 20, s->store.pool_ready >> 20, p->pool_to >> 20, sim_merged(s) >> 20,
+                sim_saved(s) >> 20, p->share.reserve >> 20, bl_reason_to_string(p->share.why), s->ksm.full_scans);
 }
 
 static void tick(struct sim *s)
@@ -768,6 +774,7 @@ static void step(struct sim *s)
                 }
                 s->faults.kills += g->kills - kills;
         }
+        sim_ksm_step(s);
         free_now = sim_host_free(s);
         s->min_free = bl_min(s->min_free, free_now);
         if (free_now == 0)
@@ -837,6 +844,8 @@ void sim_assert_kept(const struct sim *s)
         assert_int_equal(f->steps, 0);
         assert_int_equal(f->pool, 0);
         assert_int_equal(f->host_oom, 0);
+        assert_int_equal(f->dear, 0);
+        assert_int_equal(f->mixed, 0);
 }
 
 uint64_t sim_random(uint64_t *seed)

@@ -86,7 +86,30 @@ struct sim_guest {
         usec_t idle_since;
         uint64_t pageout; /* that the host's kernel could page out; taken at once */
 
+        /* page sharing (ksm.c) */
+        enum bl_share_mode share_mode;
+        enum bl_no_share no_share;
+        int merging; /* as bl_vm_share has it */
+        uint64_t dup; /* of its memory other VMs of the group have copies */
+        bool dup_fleeting; /* which never stand still for two passes: KSM does not get them */
+        uint64_t zero; /* full of zeros */
+        uint64_t rewrites; /* bytes/s of its merged pages that it writes to */
+        bool rewrites_same; /* and what it writes has copies again */
+        permyriad_t evidence; /* what evidence says of its gain; BL_WHOLE: as it is */
+        permyriad_t spread; /* bounds of that, both ways */
+        usec_t evidence_from; /* there is some from then on */
+        usec_t evidence_lag; /* it follows what is so within about this time */
+
         /* where it is */
+        uint64_t merged; /* mapped to KSM pages */
+        uint64_t passes_seen; /* of ksmd over it */
+        uint64_t first_pass; /* that sees it */
+        uint64_t pass_merges; /* what the pass under way is to merge */
+        uint64_t said_gain;
+        uint64_t was_resident;
+        usec_t told_merge_at; /* 0: nothing is under way */
+        bool told_merge;
+        unsigned int merge_commands;
         uint64_t actual, target;
         usec_t target_at, booted_at;
         uint64_t used, cache, touched /* free, but resident */, swapped, swap_in;
@@ -128,6 +151,8 @@ struct sim_faults {
         unsigned int steps; /* more under way into the store than half of what it takes */
         unsigned int pool; /* the pool told to be larger than it may, or than the host can bear */
         unsigned int host_oom; /* steps without any free memory */
+        unsigned int dear; /* VMs taken apart for which the host had no room above clear */
+        unsigned int mixed; /* ksmd was driven, or a VM told to merge, against a VM's settings or the host's */
 };
 
 /* The store's own. */
@@ -141,9 +166,26 @@ struct sim_store {
         usec_t pressed_at; /* first command below what a guest needs */
 };
 
+/* The kernel's KSM, and how long ksmd needs. */
+struct sim_ksm {
+        enum bl_share_mode mode;
+        bool usable, yielded;
+        bool runs;
+        uint64_t scan_ns, merge_ns; /* a page */
+        usec_t tells; /* how long QEMU takes to do what it is told */
+        uint64_t full_scans;
+        usec_t cpu;
+        uint64_t broken;
+        uint64_t pass; /* under way */
+        size_t cursor; /* guest that it is at */
+        uint64_t offset; /* bytes of it that it has been over */
+        unsigned int drives; /* times that it was set going */
+};
+
 struct sim {
         struct bl_policy_config config;
         struct sim_store store;
+        struct sim_ksm ksm;
         struct bl_policy *policy;
         uint64_t budget;
         uint64_t other; /* used by what is not a guest */
@@ -184,6 +226,23 @@ void sim_on_store(struct sim_guest *g, uint64_t bytes);
 
 /* A host of sim_crowded() whose guests swap on a store with a pool of `pool` bytes and a disk of `disk`. */
 struct sim *sim_crowded_store(unsigned int n, uint64_t pool, uint64_t disk);
+
+/* Page sharing is on, as fast as measured on a nested machine. */
+void sim_share(struct sim *s);
+/* It is of the group, `dup` bytes of what it has have copies, and evidence says so. */
+void sim_share_guest(struct sim_guest *g, uint64_t dup);
+/* What merging saves now, of all. */
+uint64_t sim_saved(const struct sim *s);
+uint64_t sim_merged(const struct sim *s);
+const struct bl_share_decision *sim_share_decision(const struct sim *s, const struct sim_guest *g);
+
+/* ksm.c, for sim.c */
+void sim_ksm_step(struct sim *s);
+void sim_ksm_sense(const struct sim *s, struct bl_share_state *ret);
+void sim_ksm_sense_guest(const struct sim *s, const struct sim_guest *g, struct bl_vm_share *ret);
+void sim_ksm_act(struct sim *s);
+/* What merging takes of the host besides: the kernel's own. */
+uint64_t sim_ksm_metadata(const struct sim *s);
 
 /* Its agent reports and asks, and the host decides at once. */
 void sim_ask(struct sim *s, struct sim_guest *g, uint64_t bytes, bool stop);

@@ -1231,7 +1231,7 @@ static void test_allocation_failures(void **state)
                 assert_memory_equal(&plan, &untouched, sizeof(plan));
                 failed++;
         }
-        assert_int_equal(failed, 5);
+        assert_int_equal(failed, 6);
         assert_int_equal(plan.n, 20);
         assert_true(plan.d[0].act);
         bl_plan_clear(&plan);
