@@ -13,6 +13,9 @@ BL_FAULT_POINT(PERIOD_BEFORE_RPC, "period-before-rpc") /* before the statistics 
 BL_FAULT_POINT(PERIOD_AFTER_RPC, "period-after-rpc")
 BL_FAULT_POINT(UNDO_BEFORE_STEP, "undo-before-step")
 BL_FAULT_POINT(UNDO_BEFORE_FORGET, "undo-before-forget") /* the VM is as it was, the ledger does not know yet */
+BL_FAULT_POINT(KNOB_BEFORE_WRITE, "knob-before-write") /* of the host: in the ledger, nothing written yet */
+BL_FAULT_POINT(KNOB_WRITTEN, "knob-written") /* one is, the ledger does not know that it was done */
+BL_FAULT_POINT(KNOB_PUT_BACK, "knob-put-back") /* one is as it was, the ledger does not know yet */
 BL_FAULT_POINT(STORE_TAKEN, "store-taken") /* number and place of a new page are its, nothing is in them */
 BL_FAULT_POINT(STORE_COPIED, "store-copied") /* its bytes are there */
 BL_FAULT_POINT(STORE_FILLED, "store-filled") /* its entry is complete, no slot says so */

@@ -141,6 +141,16 @@ static void void_changes(struct bl_ledger *l, struct bl_ledger_vm *v)
         l->dirty = true;
 }
 
+static bool void_merge(struct bl_ledger *l, struct bl_ledger_vm *v)
+{
+        bool had = v->merge_was >= 0;
+
+        v->merge_was = -1;
+        v->merge_of = (struct bl_instance){0};
+        l->dirty = l->dirty || had;
+        return had;
+}
+
 /* The host booted since: no VM of then runs now. */
 static int host_booted(struct bl_ledger *l, const char *boot_id)
 {
@@ -150,10 +160,13 @@ static int host_booted(struct bl_ledger *l, const char *boot_id)
                 return -ENOMEM;
         free(l->d.boot_id);
         l->d.boot_id = id;
+        while (l->d.n_knobs > 0)
+                bl_ledger_data_remove_knob(&l->d, l->d.n_knobs - 1);
         for (size_t i = l->d.n; i-- > 0;) {
                 struct bl_ledger_vm *v = l->d.vms[i];
 
                 void_changes(l, v);
+                (void)void_merge(l, v);
                 v->instance = v->drained = (struct bl_instance){0};
                 if (v->hold != BL_HOLD_ADMIN)
                         bl_ledger_data_remove(&l->d, i);
@@ -396,6 +409,81 @@ const char *bl_ledger_path(const struct bl_ledger *l)
         return l->path;
 }
 
+/* --- knobs of the host ---------------------------------------------------------------- */
+
+static size_t knob_index(const struct bl_ledger *l, const char *path)
+{
+        size_t i = 0;
+
+        while (i < l->d.n_knobs && strcmp(l->d.knobs[i].path, path) != 0)
+                i++;
+        return i;
+}
+
+static struct bl_ledger_knob *find_knob(struct bl_ledger *l, const char *path)
+{
+        size_t i = knob_index(l, path);
+
+        return i < l->d.n_knobs ? &l->d.knobs[i] : NULL;
+}
+
+const struct bl_ledger_knob *bl_ledger_find_knob(const struct bl_ledger *l, const char *path)
+{
+        size_t i = knob_index(l, path);
+
+        return i < l->d.n_knobs ? &l->d.knobs[i] : NULL;
+}
+
+size_t bl_ledger_count_knobs(const struct bl_ledger *l)
+{
+        return l->d.n_knobs;
+}
+
+int bl_ledger_begin_knob(struct bl_ledger *l, const char *path, const char *from, const char *to)
+{
+        struct bl_ledger_knob *k = find_knob(l, path);
+        _cleanup_free_ char *before = NULL, *ours = NULL;
+        int r;
+
+        if (!k) {
+                r = bl_ledger_data_add_knob(&l->d, path, from, to, from);
+                l->dirty = l->dirty || r == 0;
+                return r;
+        }
+        before = strdup(from);
+        ours = strdup(to);
+        if (!before || !ours)
+                return -ENOMEM;
+        free(k->before);
+        free(k->ours);
+        k->before = BL_TAKE(before);
+        k->ours = BL_TAKE(ours);
+        l->dirty = true;
+        return 0;
+}
+
+int bl_ledger_end_knob(struct bl_ledger *l, const char *path)
+{
+        struct bl_ledger_knob *k = find_knob(l, path);
+
+        if (!k)
+                return -ENOENT;
+        l->dirty = l->dirty || k->before;
+        free(BL_TAKE(k->before));
+        return 0;
+}
+
+int bl_ledger_forget_knob(struct bl_ledger *l, const char *path)
+{
+        struct bl_ledger_knob *k = find_knob(l, path);
+
+        if (!k)
+                return -ENOENT;
+        bl_ledger_data_remove_knob(&l->d, (size_t)(k - l->d.knobs));
+        l->dirty = true;
+        return 0;
+}
+
 /* --- VMs ------------------------------------------------------------------------------ */
 
 static struct bl_ledger_vm *find(const struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], size_t *ret_i)
@@ -470,7 +558,7 @@ int bl_ledger_add(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const ch
 
 bool bl_ledger_vm_dirty(const struct bl_ledger_vm *v)
 {
-        return v->original != BL_UNSET || v->original_period >= 0;
+        return v->original != BL_UNSET || v->original_period >= 0 || v->merge_was >= 0;
 }
 
 int bl_ledger_set_instance(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i,
@@ -478,26 +566,29 @@ int bl_ledger_set_instance(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN],
 {
         struct bl_ledger_vm *v = find(l, uuid, NULL);
         const struct bl_ledger_target *last;
-        bool keep, had;
+        bool keep, had, had_merge = false;
 
         if (!v)
                 return -ENOENT;
         if (bl_instance_equal(&v->instance, i))
                 return 0;
         last = v->n_targets > 0 ? &v->targets[v->n_targets - 1] : NULL;
-        had = v->n_targets > 0 || bl_ledger_vm_dirty(v);
+        had = v->n_targets > 0 || v->original != BL_UNSET || v->original_period >= 0;
         keep = birth != BL_BIRTH_BOOTED && last && actual == last->to;
         /* a VM whose process was not known before is no other one */
         keep = keep || (v->instance.pid == 0 && birth == BL_BIRTH_SEEN);
         v->instance = *i;
         if (!bl_instance_equal(&v->drained, i))
                 v->drained = (struct bl_instance){0};
+        /* it is a property of the process, and does not migrate */
+        if (!bl_instance_equal(&v->merge_of, i))
+                had_merge = void_merge(l, v);
         l->dirty = true;
         if (!keep)
                 void_changes(l, v);
         if (birth == BL_BIRTH_BOOTED && (v->hold == BL_HOLD_HAND || v->hold == BL_HOLD_MANUAL))
-                return bl_ledger_set_hold(l, uuid, BL_HOLD_NONE, NULL, 0) < 0 ? -ENOMEM : (had ? 1 : 0);
-        return had && !keep ? 1 : 0;
+                return bl_ledger_set_hold(l, uuid, BL_HOLD_NONE, NULL, 0) < 0 ? -ENOMEM : had || had_merge;
+        return (had && !keep) || had_merge;
 }
 
 int bl_ledger_set_original(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], uint64_t bytes)
@@ -632,6 +723,30 @@ int bl_ledger_set_drained(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], 
         return 0;
 }
 
+int bl_ledger_set_merge_was(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i, bool was)
+{
+        struct bl_ledger_vm *v = find(l, uuid, NULL);
+
+        if (!v)
+                return -ENOENT;
+        if (v->merge_was >= 0 && bl_instance_equal(&v->merge_of, i))
+                return 0;
+        v->merge_was = was;
+        v->merge_of = *i;
+        l->dirty = true;
+        return 1;
+}
+
+int bl_ledger_forget_merge_was(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN])
+{
+        struct bl_ledger_vm *v = find(l, uuid, NULL);
+
+        if (!v)
+                return -ENOENT;
+        (void)void_merge(l, v);
+        return 0;
+}
+
 void bl_ledger_gone(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], bool defined)
 {
         size_t i;
@@ -645,5 +760,6 @@ void bl_ledger_gone(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], bool d
                 return;
         }
         void_changes(l, v);
+        (void)void_merge(l, v);
         v->instance = v->drained = (struct bl_instance){0};
 }

@@ -52,6 +52,17 @@ struct bl_ledger_vm {
         usec_t hold_at_wall;
 
         struct bl_instance drained; /* this process is to have no swap on the store; pid 0: none was drained */
+
+        int merge_was; /* its `merge` property (domain_merge.h) before we first set it: 1, 0; -1: nothing changed */
+        struct bl_instance merge_of; /* the process that this is of; pid 0: none */
+};
+
+/* A knob of the host: a file that the kernel answers reads and writes of (sysfs). */
+struct bl_ledger_knob {
+        char *path; /* below /sys/kernel/mm: "ksm/run" */
+        char *was; /* before our first write */
+        char *ours; /* what we wrote last, or are about to */
+        char *before; /* not NULL: `ours` may not be written yet, and then this is there still */
 };
 
 /* What the file was like. */
@@ -70,8 +81,8 @@ enum bl_ledger_found {
  * A bad file is no error: it is renamed to ledger.json.bad-1 (-2, ...), the
  * ledger starts empty, bl_ledger_trusted() is false and *ret_message says
  * what happened, where the file is and how to go on.  On a host that booted
- * since, the VMs' originals and targets are dropped (their VMs are gone);
- * settings and holds stay.  *ret_message is NULL when there is nothing to say.
+ * since, the VMs' originals and targets and the host's knobs are dropped (they are
+ * gone); settings and holds stay.  *ret_message is NULL when there is nothing to say.
  * `boot_id` NULL: read from /proc.
  */
 int bl_ledger_open(const char *state_dir, const char *boot_id, struct bl_ledger **ret, char **ret_message);
@@ -163,12 +174,32 @@ int bl_ledger_set_hold(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], enu
 /* This process is to have no swap on the store any more; NULL: it may again.  Ends with the process. */
 int bl_ledger_set_drained(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i);
 
+/* This process had `merge` set to `was` before our first change; later calls for the same process change nothing
+ * (return 0; 1 when recorded).  Ends with the process. */
+int bl_ledger_set_merge_was(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], const struct bl_instance *i,
+                            bool was);
+int bl_ledger_forget_merge_was(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN]);
+
 /* The VM is gone (undefined, or off): its originals are void.  The entry goes
  * unless a hold by the administrator is to be kept.  `defined`: it may come back. */
 void bl_ledger_gone(struct bl_ledger *l, const uint8_t uuid[BL_UUID_LEN], bool defined);
 
 /* Is anything of this VM to be undone? */
 bool bl_ledger_vm_dirty(const struct bl_ledger_vm *v);
+
+/*
+ * Knobs of the host, at most BL_LEDGER_KNOBS; void after a boot.  begin: `to` is about to be written where `from` is
+ * now, which is the original if the knob is not known yet.  end: that was done.  Between the two a killed daemon's
+ * successor finds either value.  forget: it is as it was, or somebody else's.
+ * begin: -ENOMEM, -ENOSPC; end, forget: -ENOENT.
+ */
+#define BL_LEDGER_KNOBS 32
+int bl_ledger_begin_knob(struct bl_ledger *l, const char *path, const char *from, const char *to);
+int bl_ledger_end_knob(struct bl_ledger *l, const char *path);
+int bl_ledger_forget_knob(struct bl_ledger *l, const char *path);
+/* NULL if not there.  Valid until the next of the three above. */
+const struct bl_ledger_knob *bl_ledger_find_knob(const struct bl_ledger *l, const char *path);
+size_t bl_ledger_count_knobs(const struct bl_ledger *l);
 
 const char *bl_ledger_path(const struct bl_ledger *l);
 

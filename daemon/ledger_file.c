@@ -36,8 +36,46 @@ static struct bl_ledger_vm *vm_free(struct bl_ledger_vm *v)
         return NULL;
 }
 
+static void knob_clear(struct bl_ledger_knob *k)
+{
+        free(k->path);
+        free(k->was);
+        free(k->ours);
+        free(k->before);
+}
+
+void bl_ledger_data_remove_knob(struct bl_ledger_data *d, size_t i)
+{
+        knob_clear(&d->knobs[i]);
+        d->n_knobs--;
+        memmove(&d->knobs[i], &d->knobs[i + 1], (d->n_knobs - i) * sizeof(d->knobs[0]));
+}
+
+int bl_ledger_data_add_knob(struct bl_ledger_data *d, const char *path, const char *was, const char *ours,
+                            const char *before)
+{
+        struct bl_ledger_knob k;
+
+        if (d->n_knobs == BL_LEDGER_KNOBS)
+                return -ENOSPC;
+        k = (struct bl_ledger_knob){
+                .path = strdup(path),
+                .was = strdup(was),
+                .ours = strdup(ours),
+                .before = before ? strdup(before) : NULL,
+        };
+        if (!k.path || !k.was || !k.ours || (before && !k.before)) {
+                knob_clear(&k);
+                return -ENOMEM;
+        }
+        d->knobs[d->n_knobs++] = k;
+        return 0;
+}
+
 void bl_ledger_data_clear(struct bl_ledger_data *d)
 {
+        for (size_t i = 0; i < d->n_knobs; i++)
+                knob_clear(&d->knobs[i]);
         for (size_t i = 0; i < d->n; i++)
                 (void)vm_free(d->vms[i]);
         free(d->vms);
@@ -70,6 +108,7 @@ int bl_ledger_data_add(struct bl_ledger_data *d, const uint8_t uuid[BL_UUID_LEN]
         memcpy(v->uuid, uuid, BL_UUID_LEN);
         v->original = BL_UNSET;
         v->original_period = -1;
+        v->merge_was = -1;
         d->vms[d->n++] = v;
         *ret = v;
         return 0;
@@ -170,6 +209,48 @@ static int read_instance(struct reader *rd, const json_t *o, const char *pid_key
         return 0;
 }
 
+/* It came later than the rest of this version. */
+static int read_merge(struct reader *rd, const json_t *o, struct bl_ledger_vm *v)
+{
+        bool was = false;
+
+        if (!json_object_get(o, "merge_was"))
+                return 0;
+        if (get_bool(rd, o, "merge_was", &was) < 0 ||
+            read_instance(rd, o, "merge_pid", "merge_start", &v->merge_of) < 0)
+                return -EINVAL;
+        if (v->merge_of.pid == 0)
+                return wrong(rd, "merge_pid");
+        v->merge_was = was;
+        return 0;
+}
+
+/* So did they. */
+static int read_knobs(struct reader *rd, const json_t *root, struct bl_ledger_data *d)
+{
+        json_t *knobs = json_object_get(root, "knobs"), *k;
+        const char *path;
+        int r;
+
+        if (!knobs)
+                return 0;
+        if (!json_is_object(knobs))
+                return wrong(rd, "knobs");
+        json_object_foreach(knobs, path, k)
+        {
+                const char *was = json_string_value(json_object_get(k, "was"));
+                const char *ours = json_string_value(json_object_get(k, "ours"));
+                const json_t *before = json_object_get(k, "before");
+
+                if (!was || !ours || (before && !json_is_string(before)))
+                        return wrong(rd, "knobs");
+                r = bl_ledger_data_add_knob(d, path, was, ours, json_string_value(before));
+                if (r < 0)
+                        return r == -ENOSPC ? wrong(rd, "knobs") : r;
+        }
+        return 0;
+}
+
 static int read_vm(struct reader *rd, const char *uuid_text, const json_t *o, struct bl_ledger_data *d)
 {
         const char *name = json_string_value(json_object_get(o, "name"));
@@ -190,7 +271,7 @@ static int read_vm(struct reader *rd, const char *uuid_text, const json_t *o, st
         /* the second came later than the rest of this version */
         if (hold < 0 || read_instance(rd, o, "pid", "start", &v->instance) < 0 ||
             read_instance(rd, o, "drained_pid", "drained_start", &v->drained) < 0 || read_targets(rd, o, v) < 0 ||
-            get_u64(rd, o, "original", BL_UNSET, &v->original) < 0 ||
+            read_merge(rd, o, v) < 0 || get_u64(rd, o, "original", BL_UNSET, &v->original) < 0 ||
             get_u64(rd, o, "original_period", BL_UNSET, &period) < 0 ||
             get_u64(rd, o, "hold_at_us", 0, &v->hold_at_wall) < 0)
                 return -EINVAL;
@@ -235,6 +316,9 @@ static int read_all(struct reader *rd, json_t *root, struct bl_ledger_data *d)
         d->boot_id = strdup(boot_id);
         if (!d->boot_id)
                 return -ENOMEM;
+        r = read_knobs(rd, root, d);
+        if (r < 0)
+                return r;
         json_object_foreach(vms, uuid, vm)
         {
                 r = read_vm(rd, uuid, vm, d);
@@ -298,9 +382,23 @@ static json_t *number_or_null(uint64_t v)
         return v > INT64_MAX ? json_null() : json_integer((json_int_t)v);
 }
 
+/* Sets members that are there only sometimes.  Takes `value`. */
+static int add_member(json_t *o, const char *key, json_t *value)
+{
+        return json_object_set_new(o, key, value) < 0 ? -ENOMEM : 0;
+}
+
+static int add_instance(json_t *o, const char *pid_key, const char *start_key, const struct bl_instance *i)
+{
+        int r = add_member(o, pid_key, json_integer(i->pid));
+
+        return r < 0 ? r : add_member(o, start_key, number_or_null(i->start));
+}
+
 static json_t *vm_to_json(const struct bl_ledger_vm *v)
 {
         json_t *targets = json_array(), *j;
+        int r = 0;
 
         for (size_t i = 0; i < v->n_targets; i++) {
                 const struct bl_ledger_target *t = &v->targets[i];
@@ -315,13 +413,35 @@ static json_t *vm_to_json(const struct bl_ledger_vm *v)
                       "original_period", v->original_period < 0 ? json_null() : json_integer(v->original_period),
                       "targets", targets, "hold", hold_names[v->hold], "hold_reason", v->hold_reason, "hold_at_us",
                       number_or_null(v->hold_at_wall));
-        if (j && v->drained.pid != 0 &&
-            (json_object_set_new(j, "drained_pid", json_integer(v->drained.pid)) < 0 ||
-             json_object_set_new(j, "drained_start", number_or_null(v->drained.start)) < 0)) {
+        if (j && v->drained.pid != 0)
+                r = add_instance(j, "drained_pid", "drained_start", &v->drained);
+        if (j && r == 0 && v->merge_was >= 0) {
+                r = add_member(j, "merge_was", json_boolean(v->merge_was));
+                if (r == 0)
+                        r = add_instance(j, "merge_pid", "merge_start", &v->merge_of);
+        }
+        if (r < 0) {
                 json_decref(j);
                 return NULL;
         }
         return j;
+}
+
+static json_t *knobs_to_json(const struct bl_ledger_data *d)
+{
+        json_t *knobs = json_object();
+
+        for (size_t i = 0; i < d->n_knobs; i++) {
+                const struct bl_ledger_knob *k = &d->knobs[i];
+
+                if (json_object_set_new(
+                            knobs, k->path,
+                            json_pack("{s:s, s:s, s:s*}", "was", k->was, "ours", k->ours, "before", k->before)) < 0) {
+                        json_decref(knobs);
+                        return NULL;
+                }
+        }
+        return knobs;
 }
 
 int bl_ledger_data_format(const struct bl_ledger_data *d, char **ret, size_t *ret_len)
@@ -334,10 +454,10 @@ int bl_ledger_data_format(const struct bl_ledger_data *d, char **ret, size_t *re
                 bl_uuid_to_string(d->vms[i]->uuid, uuid);
                 r = json_object_set_new(vms, uuid, vm_to_json(d->vms[i]));
         }
-        root = json_pack("{s:i, s:s, s:o, s:b, s:b, s:s, s:o, s:o}", "version", BL_LEDGER_VERSION, "boot_id",
+        root = json_pack("{s:i, s:s, s:o, s:b, s:b, s:s, s:o, s:o, s:o}", "version", BL_LEDGER_VERSION, "boot_id",
                          d->boot_id, "act", d->act < 0 ? json_null() : json_boolean(d->act), "held", d->held, "trusted",
                          d->trusted, "rollback", rollback_names[d->rollback], "phase", number_or_null(d->phase), "vms",
-                         vms);
+                         vms, "knobs", knobs_to_json(d));
         if (root && r == 0)
                 text = json_dumps(root, JSON_INDENT(2));
         json_decref(root);

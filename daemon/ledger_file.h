@@ -12,6 +12,8 @@ struct bl_ledger_data {
         bool trusted;
         enum bl_ledger_rollback rollback;
         uint64_t phase;
+        size_t n_knobs;
+        struct bl_ledger_knob knobs[BL_LEDGER_KNOBS];
         size_t n, size;
         struct bl_ledger_vm **vms; /* each allocated, so that pointers stay */
 };
@@ -19,6 +21,10 @@ struct bl_ledger_data {
 void bl_ledger_data_clear(struct bl_ledger_data *d);
 int bl_ledger_data_add(struct bl_ledger_data *d, const uint8_t uuid[BL_UUID_LEN], const char *name,
                        struct bl_ledger_vm **ret);
+void bl_ledger_data_remove_knob(struct bl_ledger_data *d, size_t i);
+/* -ENOSPC: there are BL_LEDGER_KNOBS; `before` may be NULL. */
+int bl_ledger_data_add_knob(struct bl_ledger_data *d, const char *path, const char *was, const char *ours,
+                            const char *before);
 void bl_ledger_data_remove(struct bl_ledger_data *d, size_t i);
 
 /* READ fills `ret`; anything else leaves it alone and says why. */

@@ -7,6 +7,7 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
+#include "daemon/act/ksm.h"
 #include "daemon/control.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
@@ -14,7 +15,8 @@
 #define MAX_OVERRIDES 8
 
 struct arguments {
-        bool check;
+        bool check, restore_host;
+        const char *state_dir;
         struct bl_manager_options manager;
         struct bl_override overrides[MAX_OVERRIDES];
 };
@@ -30,6 +32,8 @@ static const char help_text[] = "ballastd [OPTION...]\n"
                                 "  --state-dir DIR     what must outlive a restart (default /var/lib/ballast)\n"
                                 "  --runtime-dir DIR   where the control socket is (default /run/ballast)\n"
                                 "  --no-system-bus     serve only the private socket\n"
+                                "  --restore-host      put back what a killed ballastd changed of the host's KSM\n"
+                                "                      settings, and end\n"
                                 "  --help              this text\n"
                                 "  --version           the version\n"
                                 "\n"
@@ -44,7 +48,17 @@ static void override(struct arguments *a, const char *section, const char *key, 
 /* 1: go on; 0: done; negative: usage error, said. */
 static int parse_arguments(int argc, char **argv, struct arguments *ret)
 {
-        enum { OPT_CONFIG = 256, OPT_CHECK, OPT_CONNECT, OPT_STATE, OPT_RUNTIME, OPT_NO_BUS, OPT_HELP, OPT_VERSION };
+        enum {
+                OPT_CONFIG = 256,
+                OPT_CHECK,
+                OPT_CONNECT,
+                OPT_STATE,
+                OPT_RUNTIME,
+                OPT_NO_BUS,
+                OPT_RESTORE,
+                OPT_HELP,
+                OPT_VERSION
+        };
         static const struct option options[] = {
                 {"config", required_argument, NULL, OPT_CONFIG},
                 {"check-config", no_argument, NULL, OPT_CHECK},
@@ -52,11 +66,12 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
                 {"state-dir", required_argument, NULL, OPT_STATE},
                 {"runtime-dir", required_argument, NULL, OPT_RUNTIME},
                 {"no-system-bus", no_argument, NULL, OPT_NO_BUS},
+                {"restore-host", no_argument, NULL, OPT_RESTORE},
                 {"help", no_argument, NULL, OPT_HELP},
                 {"version", no_argument, NULL, OPT_VERSION},
                 {0},
         };
-        const char *connect = NULL, *state = NULL, *runtime = NULL;
+        const char *connect = NULL, *runtime = NULL;
         int c;
 
         while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
@@ -71,13 +86,16 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
                         connect = optarg;
                         break;
                 case OPT_STATE:
-                        state = optarg;
+                        ret->state_dir = optarg;
                         break;
                 case OPT_RUNTIME:
                         runtime = optarg;
                         break;
                 case OPT_NO_BUS:
                         ret->manager.system_bus = false;
+                        break;
+                case OPT_RESTORE:
+                        ret->restore_host = true;
                         break;
                 case OPT_HELP:
                         fputs(help_text, stdout);
@@ -95,8 +113,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
         }
         if (connect)
                 override(ret, "daemon", "libvirt_uri", connect);
-        if (state)
-                override(ret, "daemon", "state_dir", state);
+        if (ret->state_dir)
+                override(ret, "daemon", "state_dir", ret->state_dir);
         if (runtime)
                 override(ret, "daemon", "runtime_dir", runtime);
         ret->manager.overrides = ret->overrides;
@@ -146,6 +164,29 @@ static void block_signals(void)
         (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+/* After a daemon that was killed; the unit's ExecStopPost=.  A configuration that is bad by now is no reason to leave
+ * the host as it is. */
+static int restore_host(const struct arguments *a, const struct bl_conf *conf)
+{
+        _cleanup_(bl_conf_freep) struct bl_conf *shipped = NULL;
+        _cleanup_free_ char *message = NULL;
+        const char *dir = a->state_dir;
+        int r = 0;
+
+        if (!dir && !conf)
+                r = bl_conf_new(&shipped);
+        if (r >= 0)
+                r = bl_ksm_restore_host(a->manager.root, dir ? dir : (conf ? conf : shipped)->state_dir, &message);
+        if (r < 0)
+                bl_log_error("the host's KSM settings cannot be put back: %s", message ? message : bl_ksm_error(r));
+        else if (message)
+                bl_log(LOG_WARNING, BL_EV_RECOVERED, NULL, "restore.host", "%s", message);
+        if (r > 0)
+                bl_log(LOG_NOTICE, BL_EV_RECOVERED, NULL, "restore.host",
+                       "%d of the host's settings are as they were before ballastd", r);
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int run(sd_event *event, const struct arguments *a, struct bl_conf *conf, const struct bl_conf_report *rep)
 {
         _cleanup_(bl_manager_freep) struct bl_manager *m = NULL;
@@ -179,8 +220,13 @@ int main(int argc, char **argv)
         if (r <= 0)
                 return r < 0 ? EX_USAGE : EXIT_SUCCESS;
         r = bl_manager_load_conf(&a.manager, &conf, &rep);
-        if (r < 0 || a.check)
+        if (r < 0 || a.check || a.restore_host)
                 bl_conf_report_clear(&rep);
+        if (a.restore_host) {
+                r = restore_host(&a, conf);
+                bl_conf_free(conf);
+                return r;
+        }
         if (r < 0)
                 return r == -EINVAL || r == -ENOENT ? EX_CONFIG : EXIT_FAILURE;
         if (a.check) {

@@ -115,7 +115,19 @@ static void parse_backing(const xmlNode *domain, struct bl_domain_info *i)
         i->memfd = memfd || bl_xml_attr_is(source, "type", "file");
         i->shared = access ? bl_xml_attr_is(access, "mode", "shared") : memfd;
         i->memory_fd = bl_backing_has_fd(backing);
+        i->nosharepages = bl_xml_child(backing, "nosharepages") != NULL;
         i->confidential = bl_xml_child(domain, "launchSecurity") != NULL;
+}
+
+/* libvirt makes an alias such as "pc" or "q35" what it stands for when it defines a domain. */
+static void parse_machine(const xmlNode *domain, struct bl_domain_info *i)
+{
+        _cleanup_free_ char *machine = bl_xml_attr(bl_xml_child(bl_xml_child(domain, "os"), "type"), "machine");
+
+        if (machine && (strncmp(machine, "pc-q35", 6) == 0 || strcmp(machine, "q35") == 0))
+                i->machine = BL_MACHINE_Q35;
+        else if (machine && (strncmp(machine, "pc-i440fx", 9) == 0 || strcmp(machine, "pc") == 0))
+                i->machine = BL_MACHINE_PC;
 }
 
 static void parse_channels(const xmlNode *devices, struct bl_domain_info *i)
@@ -193,6 +205,7 @@ static int parse(const xmlNode *domain, struct bl_domain_info *i, char **ret_mes
         parse_balloon(devices, i);
         parse_hostdevs(devices, i);
         parse_backing(domain, i);
+        parse_machine(domain, i);
         parse_channels(devices, i);
         return parse_metadata(domain, i);
 }

@@ -13,11 +13,19 @@
 
 #define BL_AGENT_CHANNEL "org.ballast.agent.0"
 
+/* What its memory is laid out like. */
+enum bl_machine {
+        BL_MACHINE_OTHER,
+        BL_MACHINE_PC, /* i440fx */
+        BL_MACHINE_Q35,
+};
+
 struct bl_domain_info {
         uint8_t uuid[BL_UUID_LEN];
         char *name;
         int id; /* -1 in an inactive XML */
         char *type; /* kvm, qemu, test */
+        enum bl_machine machine;
 
         uint64_t memory; /* <memory>, bytes */
         uint64_t current; /* <currentMemory>; == memory where absent */
@@ -33,6 +41,7 @@ struct bl_domain_info {
         bool confidential; /* launchSecurity */
         bool memfd; /* memoryBacking source memfd or file: not anonymous memory */
         bool shared; /* access mode shared, which is a memfd's default */
+        bool nosharepages; /* <nosharepages/>: its pages are never to be merged */
         bool memory_fd; /* its memory has a descriptor, so that a vhost-user backend can be plugged in */
 
         char *agent_path; /* host side of the channel org.ballast.agent.0, or NULL */

@@ -123,6 +123,30 @@ static int parse_group(const char *value, struct bl_vm_metadata *m, char **ret_m
         return 0;
 }
 
+static const char *const sharing_names[_BL_SHARE_MODE_MAX] = {
+        [BL_SHARE_OFF] = "off",
+        [BL_SHARE_ZERO] = "zero",
+        [BL_SHARE_GROUP] = "group",
+};
+
+int bl_metadata_sharing(const char *value)
+{
+        for (int i = 0; i < _BL_SHARE_MODE_MAX; i++)
+                if (strcmp(value, sharing_names[i]) == 0)
+                        return i;
+        return -EINVAL;
+}
+
+static int parse_sharing(const char *value, struct bl_vm_metadata *m, char **ret_message)
+{
+        int mode = bl_metadata_sharing(value);
+
+        if (mode < 0)
+                return bad(ret_message, "sharing='%s' is not understood: give off, zero or group", value);
+        m->sharing = mode;
+        return 0;
+}
+
 static int parse_attribute(const char *name, const char *value, struct bl_vm_metadata *m, char **ret_message)
 {
         if (strcmp(name, "reservation") == 0)
@@ -141,9 +165,11 @@ static int parse_attribute(const char *name, const char *value, struct bl_vm_met
                 return parse_group(value, m, ret_message);
         if (strcmp(name, "swap-limit") == 0)
                 return parse_size(name, value, &m->swap_limit, ret_message);
+        if (strcmp(name, "sharing") == 0)
+                return parse_sharing(value, m, ret_message);
         return bad(ret_message,
-                   "there is no setting '%s': there are reservation, limit, shares, manage, channel, swap, group and "
-                   "swap-limit",
+                   "there is no setting '%s': there are reservation, limit, shares, manage, channel, swap, group, "
+                   "swap-limit and sharing",
                    name);
 }
 
@@ -226,7 +252,7 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
 
         if (m->reservation == BL_UNSET && m->limit == BL_UNSET && m->shares_kind == BL_SHARES_KIND_UNSET &&
             m->manage < 0 && m->channel == BL_CHANNEL_UNSET && m->swap == BL_UNSET && m->swap_limit == BL_UNSET &&
-            !m->group[0]) {
+            !m->group[0] && m->sharing < 0) {
                 *ret = NULL;
                 return 0;
         }
@@ -254,6 +280,8 @@ int bl_vm_metadata_format(const struct bl_vm_metadata *m, char **ret)
                 put_attribute(f, "group", m->group);
         if (m->swap_limit != BL_UNSET)
                 fprintf(f, " swap-limit='%s'", bl_size_format_exact(m->swap_limit, size, sizeof(size)));
+        if (m->sharing >= 0)
+                fprintf(f, " sharing='%s'", sharing_names[m->sharing]);
         fputs("/>", f);
         if (fclose(f) != 0) {
                 free(text);
@@ -303,6 +331,8 @@ void bl_vm_metadata_merge(struct bl_vm_metadata *m, const struct bl_vm_metadata 
                 m->swap_limit = over->swap_limit;
         if (over->group[0])
                 memcpy(m->group, over->group, sizeof(m->group));
+        if (over->sharing >= 0)
+                m->sharing = over->sharing;
 }
 
 uint64_t bl_vm_metadata_swap(const struct bl_vm_metadata *m, uint64_t max, uint64_t reservation)

@@ -4,7 +4,7 @@
  *
  *      <ballast:memory xmlns:ballast='urn:org.ballast1:vm:1'
  *              reservation='256MiB' limit='2GiB' shares='normal' manage='yes'
- *              channel='vhost-user-vsock' swap='1GiB' group='web' swap-limit='256MiB'/>
+ *              channel='vhost-user-vsock' swap='1GiB' group='web' swap-limit='256MiB' sharing='group'/>
  *
  * Every attribute is optional.  Sizes: a number with B, KiB, MiB, GiB or TiB
  * (K, M, G, T mean the same; a bare number is bytes).  shares: low, normal,
@@ -13,7 +13,9 @@
  * a device in at each start).  swap: size of its swap on ballast-store, or 'auto' (1.25 times
  * the planned squeeze: what lies between its memory and its reservation); absent: none.  group: the trust group
  * that it shares pages with; absent: DefaultGroup= of ballast.conf, or none.  swap-limit: host memory
- * that its swap may take before it goes to the disk tier.
+ * that its swap may take before it goes to the disk tier.  sharing: off, zero (its pages full of zeros only),
+ * group (equal pages of it and of its trust group are kept once, by KSM); absent: group where `group` is given,
+ * otherwise zero; never more than Mode= of ballast.conf.
  */
 #ifndef BALLAST_VIRT_METADATA_H
 #define BALLAST_VIRT_METADATA_H
@@ -21,6 +23,7 @@
 #include <libxml/tree.h>
 #include <stdbool.h>
 
+#include <ballast/snapshot.h>
 #include <ballast/units.h>
 
 #define BL_METADATA_URI "urn:org.ballast1:vm:1"
@@ -59,12 +62,13 @@ struct bl_vm_metadata {
         uint64_t swap; /* bytes; BL_SWAP_AUTO; BL_UNSET: none */
         uint64_t swap_limit; /* BL_UNSET: none */
         char group[BL_METADATA_GROUP]; /* "": not given */
+        int sharing; /* enum bl_share_mode; -1: not given */
 };
 
 #define BL_VM_METADATA_NONE                                                                                    \
         {                                                                                                      \
                 .reservation = BL_UNSET, .limit = BL_UNSET, .shares_kind = BL_SHARES_KIND_UNSET, .manage = -1, \
-                .swap = BL_UNSET, .swap_limit = BL_UNSET,                                                      \
+                .swap = BL_UNSET, .swap_limit = BL_UNSET, .sharing = -1,                                       \
         }
 
 /* Parses the element.  -EINVAL with *ret_message (allocated; says which
@@ -86,6 +90,9 @@ uint64_t bl_vm_metadata_swap(const struct bl_vm_metadata *m, uint64_t max, uint6
 
 /* May it be a trust group's name? */
 bool bl_metadata_group_ok(const char *name);
+
+/* The value of `sharing`, "off", "zero" or "group"; negative: it is none of these. */
+int bl_metadata_sharing(const char *value);
 
 /* Lays the fields of `over` that are given over `m`. */
 void bl_vm_metadata_merge(struct bl_vm_metadata *m, const struct bl_vm_metadata *over);

@@ -167,6 +167,41 @@ static void test_descriptor(void **state)
         assert_false(bl_backing_has_fd(NULL));
 }
 
+static void test_sharing(void **state)
+{
+        static const struct {
+                const char *os, *backing;
+                enum bl_machine machine;
+                bool never;
+        } table[] = {
+                {"<os><type machine='pc-i440fx-7.2'>hvm</type></os>", "", BL_MACHINE_PC, false},
+                {"<os><type machine='pc'>hvm</type></os>", "<memoryBacking/>", BL_MACHINE_PC, false},
+                {"<os><type machine='pc-q35-7.2'>hvm</type></os>", "<memoryBacking><nosharepages/></memoryBacking>",
+                 BL_MACHINE_Q35, true},
+                {"<os><type machine='q35'>hvm</type></os>", "<memoryBacking><locked/></memoryBacking>", BL_MACHINE_Q35,
+                 false},
+                {"<os><type machine='microvm'>hvm</type></os>", "", BL_MACHINE_OTHER, false},
+                {"<os><type>hvm</type></os>", "<nosharepages/>", BL_MACHINE_OTHER, false},
+                {"", "", BL_MACHINE_OTHER, false},
+        };
+
+        (void)state;
+        for (size_t n = 0; n < sizeof(table) / sizeof(table[0]); n++) {
+                struct bl_domain_info i = {0};
+                char xml[512];
+
+                snprintf(xml, sizeof(xml),
+                         "<domain><name>a</name><uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1809</uuid>"
+                         "<memory>1</memory>%s%s<devices/></domain>",
+                         table[n].os, table[n].backing);
+                assert_int_equal(bl_domain_info_parse(xml, &i, NULL), 0);
+                assert_int_equal(i.machine, table[n].machine);
+                assert_int_equal(i.nosharepages, table[n].never);
+                assert_int_equal(i.metadata.sharing, -1);
+                (void)bl_domain_info_clear(&i);
+        }
+}
+
 static void test_size(void **state)
 {
         uint64_t v = 7;
@@ -245,6 +280,7 @@ int main(void)
                 cmocka_unit_test(test_bad_metadata),
                 cmocka_unit_test(test_no_reclaim),
                 cmocka_unit_test(test_backing_and_units),
+                cmocka_unit_test(test_sharing),
                 cmocka_unit_test(test_size),
                 cmocka_unit_test(test_descriptor),
                 cmocka_unit_test(test_refused),

@@ -133,7 +133,7 @@ static void check_filled(const struct bl_ledger *l)
         assert_int_equal(b->hold, BL_HOLD_ADMIN);
         assert_string_equal(b->hold_reason, "because");
         assert_int_equal(b->hold_at_wall, 99);
-        assert_false(bl_ledger_vm_dirty(b));
+        assert_int_equal(bl_ledger_vm_dirty(b), b->merge_was >= 0);
 }
 
 static void test_new(void **state)
@@ -331,6 +331,15 @@ static void test_bad_contents(void **state)
                 {VM "\"hold\": \"none\", \"original\": 1.5}}}", BL_LEDGER_INVALID},
                 {VM "\"hold\": \"none\", \"pid\": 99999999999}}}", BL_LEDGER_INVALID},
                 {VM "\"hold\": \"none\", \"targets\": [1]}}}", BL_LEDGER_INVALID},
+                {VM "\"hold\": \"none\", \"merge_was\": 1}}}", BL_LEDGER_INVALID},
+                {VM "\"hold\": \"none\", \"merge_was\": true}}}", BL_LEDGER_INVALID},
+                {VM "\"hold\": \"none\", \"merge_was\": true, \"merge_pid\": -1}}}", BL_LEDGER_INVALID},
+                {HEAD "\"phase\": 4096, \"vms\": {}, \"knobs\": []}", BL_LEDGER_INVALID},
+                {HEAD "\"phase\": 4096, \"vms\": {}, \"knobs\": {\"ksm/run\": 1}}", BL_LEDGER_INVALID},
+                {HEAD "\"phase\": 4096, \"vms\": {}, \"knobs\": {\"ksm/run\": {\"was\": \"0\"}}}", BL_LEDGER_INVALID},
+                {HEAD "\"phase\": 4096, \"vms\": {}, \"knobs\": {\"ksm/run\": {\"was\": \"0\", \"ours\": \"1\", "
+                      "\"before\": 0}}}",
+                 BL_LEDGER_INVALID},
                 {VM "\"hold\": \"none\", \"targets\": [{\"state\": \"done\"}]}}}", BL_LEDGER_INVALID},
                 {VM "\"hold\": \"none\", \"targets\": [{},{},{},{},{},{},{},{},{}]}}}", BL_LEDGER_INVALID},
         };
@@ -517,11 +526,124 @@ static void test_drained(void **state)
         (void)bl_ledger_free(l);
 }
 
+/* What `merge` of a VM was is of one process, whatever becomes of its balloon. */
+static void test_merge_was(void **state)
+{
+        struct bl_ledger *l = open_quiet(*state, "boot-1");
+        const uint64_t last = 512 * BL_MIB;
+
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_a, &one, true), -ENOENT);
+        assert_int_equal(bl_ledger_forget_merge_was(l, vm_a), -ENOENT);
+        fill(l);
+        assert_int_equal(bl_ledger_find(l, vm_a)->merge_was, -1);
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_a, &one, true), 1);
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_a, &one, false), 0);
+        assert_int_equal(bl_ledger_find(l, vm_a)->merge_was, 1);
+        /* this alone is something to be undone */
+        assert_false(bl_ledger_vm_dirty(bl_ledger_find(l, vm_b)));
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_b, &two, false), 1);
+        assert_true(bl_ledger_vm_dirty(bl_ledger_find(l, vm_b)));
+        assert_int_equal(bl_ledger_save(l, false), 0);
+        (void)bl_ledger_free(l);
+
+        l = open_quiet(*state, "boot-1");
+        check_filled(l);
+        assert_int_equal(bl_ledger_find(l, vm_a)->merge_was, 1);
+        assert_true(bl_instance_equal(&bl_ledger_find(l, vm_a)->merge_of, &one));
+        assert_int_equal(bl_ledger_find(l, vm_b)->merge_was, 0);
+        assert_true(bl_instance_equal(&bl_ledger_find(l, vm_b)->merge_of, &two));
+        /* recorded before the ledger knew the process, which has booted since the ledger last saw the VM */
+        assert_int_equal(bl_ledger_set_instance(l, vm_b, &two, BL_BIRTH_BOOTED, BL_UNSET), 0);
+        assert_int_equal(bl_ledger_find(l, vm_b)->merge_was, 0);
+        assert_int_equal(bl_ledger_forget_merge_was(l, vm_b), 0);
+        assert_int_equal(bl_ledger_find(l, vm_b)->merge_was, -1);
+        assert_false(bl_ledger_vm_dirty(bl_ledger_find(l, vm_b)));
+        /* migrated in: the balloon came with it, the property did not */
+        assert_int_equal(bl_ledger_set_instance(l, vm_a, &two, BL_BIRTH_MOVED, last), 1);
+        assert_int_equal(bl_ledger_find(l, vm_a)->merge_was, -1);
+        assert_int_equal(bl_ledger_find(l, vm_a)->original, 2 * BL_GIB);
+        /* another process of the same VM is another original */
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_a, &two, false), 1);
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_a, &one, true), 1);
+        assert_int_equal(bl_ledger_find(l, vm_a)->merge_was, 1);
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_b, &two, true), 1);
+        bl_ledger_gone(l, vm_b, true);
+        assert_int_equal(bl_ledger_find(l, vm_b)->merge_was, -1);
+        assert_int_equal(bl_ledger_set_merge_was(l, vm_b, &two, true), 1);
+        assert_int_equal(bl_ledger_save(l, false), 0);
+        (void)bl_ledger_free(l);
+
+        l = open_quiet(*state, "boot-2");
+        assert_int_equal(bl_ledger_find(l, vm_b)->merge_was, -1);
+        (void)bl_ledger_free(l);
+}
+
+static void check_knob(const struct bl_ledger *l, const char *path, const char *was, const char *ours,
+                       const char *before)
+{
+        const struct bl_ledger_knob *k = bl_ledger_find_knob(l, path);
+
+        assert_non_null(k);
+        assert_string_equal(k->path, path);
+        assert_string_equal(k->was, was);
+        assert_string_equal(k->ours, ours);
+        assert_int_equal(k->before != NULL, before != NULL);
+        if (before)
+                assert_string_equal(k->before, before);
+}
+
+/* The host's knobs: the first value is the original; between begin and end there are two that may be there. */
+static void test_knobs(void **state)
+{
+        struct bl_ledger *l = open_quiet(*state, "boot-1");
+        char path[32];
+
+        assert_null(bl_ledger_find_knob(l, "ksm/run"));
+        assert_int_equal(bl_ledger_end_knob(l, "ksm/run"), -ENOENT);
+        assert_int_equal(bl_ledger_forget_knob(l, "ksm/run"), -ENOENT);
+        assert_int_equal(bl_ledger_begin_knob(l, "ksm/run", "0", "1"), 0);
+        check_knob(l, "ksm/run", "0", "1", "0");
+        assert_int_equal(bl_ledger_end_knob(l, "ksm/run"), 0);
+        check_knob(l, "ksm/run", "0", "1", NULL);
+        assert_int_equal(bl_ledger_begin_knob(l, "ksm/pages_to_scan", "100", "2000"), 0);
+        assert_int_equal(bl_ledger_end_knob(l, "ksm/pages_to_scan"), 0);
+        assert_int_equal(bl_ledger_begin_knob(l, "ksm/pages_to_scan", "2000", "500"), 0);
+        check_knob(l, "ksm/pages_to_scan", "100", "500", "2000");
+        assert_int_equal(bl_ledger_save(l, false), 0);
+        (void)bl_ledger_free(l);
+
+        l = open_quiet(*state, "boot-1");
+        assert_int_equal(bl_ledger_count_knobs(l), 2);
+        check_knob(l, "ksm/run", "0", "1", NULL);
+        check_knob(l, "ksm/pages_to_scan", "100", "500", "2000");
+        assert_int_equal(bl_ledger_forget_knob(l, "ksm/run"), 0);
+        assert_null(bl_ledger_find_knob(l, "ksm/run"));
+        check_knob(l, "ksm/pages_to_scan", "100", "500", "2000");
+        for (int i = 1; i < BL_LEDGER_KNOBS; i++) {
+                snprintf(path, sizeof(path), "knob-%d", i);
+                assert_int_equal(bl_ledger_begin_knob(l, path, "a", "b \"c\""), 0);
+        }
+        assert_int_equal(bl_ledger_begin_knob(l, "one-too-many", "a", "b"), -ENOSPC);
+        assert_int_equal(bl_ledger_save(l, false), 0);
+        (void)bl_ledger_free(l);
+
+        l = open_quiet(*state, "boot-1");
+        assert_int_equal(bl_ledger_count_knobs(l), BL_LEDGER_KNOBS);
+        check_knob(l, "knob-31", "a", "b \"c\"", "a");
+        (void)bl_ledger_free(l);
+        /* a boot has put them back */
+        l = open_quiet(*state, "boot-2");
+        assert_int_equal(bl_ledger_count_knobs(l), 0);
+        (void)bl_ledger_free(l);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_rollback, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drained, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_merge_was, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_knobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_new, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_host_boot, setup, teardown),

@@ -11,7 +11,8 @@
 
 #include "daemon/virt/metadata.h"
 
-#define NO_SWAP .swap = BL_UNSET, .swap_limit = BL_UNSET
+/* What is not swapped, nor shared. */
+#define NO_SWAP .swap = BL_UNSET, .swap_limit = BL_UNSET, .sharing = -1
 
 static void assert_same(const struct bl_vm_metadata *a, const struct bl_vm_metadata *b)
 {
@@ -25,6 +26,7 @@ static void assert_same(const struct bl_vm_metadata *a, const struct bl_vm_metad
         assert_int_equal(a->swap, b->swap);
         assert_int_equal(a->swap_limit, b->swap_limit);
         assert_string_equal(a->group, b->group);
+        assert_int_equal(a->sharing, b->sharing);
 }
 
 static void test_parse(void **state)
@@ -38,6 +40,7 @@ static void test_parse(void **state)
         assert_int_equal(m.limit, BL_UNSET);
         assert_int_equal(m.shares_kind, BL_SHARES_KIND_UNSET);
         assert_int_equal(m.manage, -1);
+        assert_int_equal(m.sharing, -1);
 
         assert_int_equal(
                 bl_vm_metadata_parse("<b:memory xmlns:b='urn:org.ballast1:vm:1' reservation='256MiB' limit='1.5G' "
@@ -55,6 +58,12 @@ static void test_parse(void **state)
         assert_int_equal(bl_vm_metadata_parse("<memory channel='vhost-user-vsock' manage='no'/>", &m, &message), 0);
         assert_int_equal(m.channel, BL_CHANNEL_VHOST_USER_VSOCK);
         assert_int_equal(m.manage, 0);
+        assert_int_equal(bl_vm_metadata_parse("<memory sharing='zero' group='web'/>", &m, &message), 0);
+        assert_int_equal(m.sharing, BL_SHARE_ZERO);
+        assert_int_equal(bl_vm_metadata_parse("<memory sharing='off'/>", &m, &message), 0);
+        assert_int_equal(m.sharing, BL_SHARE_OFF);
+        assert_int_equal(bl_vm_metadata_parse("<memory sharing='group'/>", &m, &message), 0);
+        assert_int_equal(m.sharing, BL_SHARE_GROUP);
         assert_null(message);
 }
 
@@ -78,7 +87,7 @@ static void test_refused(void **state)
                 {"<memory channel='vsock'/>", "auto or vhost-user-vsock"},
                 {"<memory channel=''/>", "channel=''"},
                 {"<memory reservaton='1G'/>", "no setting 'reservaton'"},
-                {"<memory chanel='auto'/>", "swap, group and swap-limit"},
+                {"<memory chanel='auto'/>", "swap-limit and sharing"},
                 {"<memory swap='yes'/>", "auto or a size"},
                 {"<memory swap='4K'/>", "auto or a size"},
                 {"<memory swap='1000T'/>", "auto or a size"},
@@ -86,6 +95,8 @@ static void test_refused(void **state)
                 {"<memory group='a b'/>", "without blanks"},
                 {"<memory group='0123456789012345678901234567890123456789012345678901234567890123'/>", "1 to 63"},
                 {"<memory swap-limit='much'/>", "swap-limit='512MiB'"},
+                {"<memory sharing='yes'/>", "off, zero or group"},
+                {"<memory sharing=''/>", "sharing=''"},
                 {"<memory><limit/></memory>", "<limit>"},
                 {"<memory reservation='2G' limit='1G'/>", "larger than limit"},
         };
