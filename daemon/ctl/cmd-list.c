@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* list, list --watch */
+/* list, list --sharing, --watch */
 #include <stdio.h>
 #include <string.h>
 
@@ -106,9 +106,20 @@ static void print_round(struct ctl *c, json_t *d, usec_t at, void *userdata)
         *heading = ctl_watch_redraws();
 }
 
+static void print_sharing_round(struct ctl *c, json_t *d, usec_t at, void *userdata)
+{
+        bool *heading = userdata;
+        char now[32];
+
+        (void)at;
+        ctl_print_sharing(c, d, ctl_watch_redraws() ? NULL : ctl_time(bl_now_wall(), now, sizeof(now)), *heading);
+        *heading = ctl_watch_redraws();
+}
+
 enum ctl_exit ctl_cmd_list(struct ctl *c)
 {
-        bool heading = true;
+        bool heading = true, sharing = ctl_value(c, "sharing") != NULL;
+        const char *method = sharing ? "Sharing" : "List";
         json_t *d = NULL;
         enum ctl_exit x;
         usec_t every;
@@ -117,12 +128,17 @@ enum ctl_exit ctl_cmd_list(struct ctl *c)
         if (x != CTL_OK)
                 return x;
         if (every > 0)
-                return ctl_watch(c, "List", every, print_round, &heading);
-        x = ctl_read(c, "List", NULL, &d);
+                return ctl_watch(c, method, every, sharing ? print_sharing_round : print_round, &heading);
+        x = ctl_read(c, method, NULL, &d);
         if (x != CTL_OK)
                 return x;
-        if (!ctl_print_json(c, d))
+        if (ctl_print_json(c, d)) {
+                /* it is the document */
+        } else if (sharing) {
+                ctl_print_sharing(c, d, NULL, true);
+        } else {
                 print_list(c, d, NULL, true);
+        }
         json_decref(d);
         return CTL_OK;
 }

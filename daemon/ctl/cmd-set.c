@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <ballast/plan.h>
+
 #include "daemon/bus/errors.h"
 #include "daemon/control.h"
 #include "daemon/ctl/ctl.h"
@@ -53,8 +55,8 @@ static enum ctl_exit parse_shares(struct ctl *c, uint64_t *ret)
 
 static enum ctl_exit parse_settings(struct ctl *c, struct bl_vm_settings *ret)
 {
-        struct bl_vm_settings s = {BL_UNSET, BL_UNSET, BL_UNSET, -1};
-        const char *manage = ctl_value(c, "manage");
+        struct bl_vm_settings s = BL_VM_SETTINGS_NONE;
+        const char *manage = ctl_value(c, "manage"), *sharing = ctl_value(c, "sharing");
         enum ctl_exit x;
         bool yes;
 
@@ -69,8 +71,13 @@ static enum ctl_exit parse_settings(struct ctl *c, struct bl_vm_settings *ret)
                         return ctl_usage(c, "--manage: '%s' is neither yes nor no", manage);
                 s.managed = yes;
         }
-        if (s.reservation == BL_UNSET && s.limit == BL_UNSET && !manage && !ctl_value(c, "shares"))
-                return ctl_usage(c, "nothing to set: give --reservation, --limit, --shares or --manage");
+        if (sharing) {
+                s.sharing = bl_metadata_sharing(sharing);
+                if (s.sharing < 0)
+                        return ctl_usage(c, "--sharing: '%s' is neither off, zero nor group", sharing);
+        }
+        if (s.reservation == BL_UNSET && s.limit == BL_UNSET && !manage && !sharing && !ctl_value(c, "shares"))
+                return ctl_usage(c, "nothing to set: give --reservation, --limit, --shares, --manage or --sharing");
         x = parse_shares(c, &s.shares); /* last: it may ask the daemon */
         if (x == CTL_OK)
                 *ret = s;
@@ -90,6 +97,9 @@ static int append_settings(sd_bus_message *m, const struct bl_vm_settings *s)
                         r = sd_bus_message_append(m, "{sv}", sizes[i].key, "t", sizes[i].value);
         if (r >= 0 && s->managed >= 0)
                 r = sd_bus_message_append(m, "{sv}", "Managed", "b", s->managed);
+        if (r >= 0 && s->sharing >= 0)
+                r = sd_bus_message_append(m, "{sv}", "Sharing", "s",
+                                          bl_share_mode_to_string((enum bl_share_mode)s->sharing));
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 

@@ -64,6 +64,19 @@ static void print_store(const struct ctl *c, const json_t *d)
         puts(there ? "" : "; guests that swap on it wait (systemctl status ballast-store)");
 }
 
+static void print_sharing(const struct ctl *c, const json_t *d)
+{
+        const json_t *s = json_object_get(d, "sharing");
+        const char *state = ctl_string(s, "state"), *error = ctl_string(s, "error");
+        bool bad = *error || strcmp(state, "yielded") == 0 || strcmp(state, "unavailable") == 0;
+
+        /* an older daemon does not say, and it is off by default */
+        if (!*state || strcmp(state, "off") == 0)
+                return;
+        ctl_field("Sharing:", "%s%s%s, %s saved%s%s", ctl_color(c, bad ? CTL_YELLOW : CTL_GREEN), state,
+                  ctl_color_end(c), CTL_SIZE(s, "saved"), *error ? "; " : "", error);
+}
+
 static void print_vms(const json_t *d)
 {
         const json_t *vms = json_object_get(d, "vms"), *totals = json_object_get(d, "totals");
@@ -114,6 +127,7 @@ enum ctl_exit ctl_cmd_status(struct ctl *c)
                 print_state(c, d);
                 print_host(d);
                 print_store(c, d);
+                print_sharing(c, d);
                 print_vms(d);
                 print_troubles(c, d);
         }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/ctl/ctl.h"
+#include "daemon/ctl/scan_inputs.h"
 #include "daemon/ctl/tiers.h"
 
 const struct ctl_command ctl_commands[] = {
@@ -18,7 +19,8 @@ const struct ctl_command ctl_commands[] = {
                 .args = "",
                 .summary = "The virtual machines and their memory",
                 .run = ctl_cmd_list,
-                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2)"}},
+                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2)"},
+                            {"sharing", NULL, false, "what they share: merged, saved, what could be"}},
         },
         {
                 .name = "show",
@@ -41,6 +43,25 @@ const struct ctl_command ctl_commands[] = {
                             {"path", "FILE", false, "the swap file (default: " CTL_TIERS_SWAPFILE ")"},
                             {"force", NULL, false, "set zram up beside what others have set up"},
                             {"state-dir", "DIR", false, "where it is written down (default: ballastd's)"}},
+        },
+        {
+                .name = "scan",
+                .args = "[VM...]",
+                .max_args = CTL_SCAN_MAX,
+                .summary = "How much memory equal pages could save, exactly",
+                .details = "Reads the memory of running VMs (without VM, --pid and --dump: of all), of any\n"
+                           "processes and of dumps, as root; ballastd need not run.  Changes nothing.",
+                .run = ctl_cmd_scan,
+                .options = {{"pid", "PID", false, "a process; several: again, or with commas"},
+                            {"dump", "FILE", false, "an ELF core (virsh dump) or raw memory; again"},
+                            {"svg", "FILE", false, "draw the report into a file"},
+                            {"verify", NULL, false, "check the figures by brute force"},
+                            {"watch", "SEC", true, "again every SEC seconds (default: 10)"},
+                            {"cpu", "PERCENT", false, "of one core, at most (default: 100)"},
+                            {"memory", "SIZE", false, "for the index (default: 0.5 % of what is read)"},
+                            {"seed", "N", false, "of the hash and of samples, to repeat a scan"},
+                            {"connect", "URI", false, "libvirt to use (default: ballastd's)"},
+                            {"libvirt-run-dir", "DIR", false, "where its VM.pid files are (default: ballastd's)"}},
         },
         {
                 .name = "plan",
@@ -68,6 +89,7 @@ const struct ctl_command ctl_commands[] = {
                             {"limit", "SIZE", false, "never give it more than this"},
                             {"shares", "N", false, "its weight: low, normal, high or a number"},
                             {"manage", "yes|no", false, "whether Ballast acts on it"},
+                            {"sharing", "MODE", false, "of its pages: off, zero or group"},
                             {"live", NULL, false, "for the running VM only"},
                             {"persistent", NULL, false, "for its next boot only"}},
         },
@@ -120,6 +142,15 @@ const struct ctl_command ctl_commands[] = {
                 .options = {{"all", NULL, false, "all virtual machines"},
                             {"wait", NULL, false, "return when it is done"},
                             {"undo", NULL, false, "let it swap on the store again"}},
+        },
+        {
+                .name = "share",
+                .args = "[resume]",
+                .max_args = 1,
+                .summary = "Page sharing: what is merged, what that saves and costs",
+                .details = "share resume: drive KSM again after somebody else changed its settings.",
+                .run = ctl_cmd_share,
+                .options = {{"watch", "SEC", true, "again every SEC seconds (default: 2)"}},
         },
         {
                 .name = "act",

@@ -38,6 +38,12 @@ struct ctl_option {
         const char *help;
 };
 
+/* One option of a command, as it was given. */
+struct ctl_given {
+        const struct ctl_option *option;
+        const char *value;
+};
+
 struct ctl;
 
 struct ctl_command {
@@ -57,6 +63,8 @@ extern const struct ctl_option ctl_global_options[];
 struct ctl {
         const struct ctl_command *command;
         const char *values[CTL_OPTIONS_MAX]; /* of the command's options; "" for a flag */
+        struct ctl_given *given; /* the same, all of them in their order; allocated */
+        size_t n_given;
         int n_args;
         char **args;
 
@@ -69,8 +77,10 @@ struct ctl {
         char *where; /* what we are connected to, for messages */
 };
 
-/* The value of an option of this command: NULL when it was not given. */
+/* The value of an option of this command: NULL when it was not given; of several the last. */
 const char *ctl_value(const struct ctl *c, const char *name);
+/* All values of one that may be given several times, from *i = 0 on; NULL: there are no more. */
+const char *ctl_next_value(const struct ctl *c, const char *name, size_t *i);
 
 /* --- command.c, options.c --- */
 const struct ctl_command *ctl_command_find(const char *name);
@@ -139,6 +149,10 @@ enum ctl_color ctl_state_color(const char *state);
 /* "Label:      value", the same width for all. */
 __attribute__((format(printf, 2, 3))) void ctl_field(const char *label, const char *format, ...);
 
+/* --- share_print.c --- */
+/* The table of `list --sharing` and `share`; `stamp` NULL: no column for the time. */
+void ctl_print_sharing(const struct ctl *c, const json_t *doc, const char *stamp, bool heading);
+
 /* --- cmd-*.c --- */
 enum ctl_exit ctl_cmd_status(struct ctl *c);
 enum ctl_exit ctl_cmd_config(struct ctl *c);
@@ -147,6 +161,7 @@ enum ctl_exit ctl_cmd_list(struct ctl *c);
 enum ctl_exit ctl_cmd_show(struct ctl *c);
 enum ctl_exit ctl_cmd_tiers(struct ctl *c);
 enum ctl_exit ctl_cmd_drain(struct ctl *c);
+enum ctl_exit ctl_cmd_share(struct ctl *c);
 enum ctl_exit ctl_cmd_plan(struct ctl *c);
 enum ctl_exit ctl_cmd_explain(struct ctl *c);
 enum ctl_exit ctl_cmd_set(struct ctl *c);
@@ -158,5 +173,6 @@ enum ctl_exit ctl_cmd_ask(struct ctl *c);
 enum ctl_exit ctl_cmd_rollback(struct ctl *c);
 enum ctl_exit ctl_cmd_reload(struct ctl *c);
 enum ctl_exit ctl_cmd_enroll(struct ctl *c);
+enum ctl_exit ctl_cmd_scan(struct ctl *c);
 
 #endif

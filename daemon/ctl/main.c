@@ -17,6 +17,7 @@ int main(int argc, char **argv)
         if (c.bus)
                 sd_bus_close_unref(c.bus);
         free(c.where);
+        free(c.given);
         if (fflush(stdout) != 0 && r == CTL_OK) {
                 ctl_error("cannot write to standard output: %m");
                 r = CTL_FAILED;

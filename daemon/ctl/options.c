@@ -57,9 +57,12 @@ static int parse_some(struct ctl *c, int argc, char **argv, const char *mode)
         if (c->command)
                 (void)add(all, n, c->command->options, FIRST_COMMAND);
         while ((k = getopt_long(argc, argv, mode, all, NULL)) >= 0) {
-                if (k >= FIRST_COMMAND)
+                if (k >= FIRST_COMMAND) {
+                        const struct ctl_option *o = &c->command->options[k - FIRST_COMMAND];
+
                         c->values[k - FIRST_COMMAND] = optarg ? optarg : "";
-                else if (k >= FIRST_GLOBAL) {
+                        c->given[c->n_given++] = (struct ctl_given){o, c->values[k - FIRST_COMMAND]};
+                } else if (k >= FIRST_GLOBAL) {
                         r = global_option(c, ctl_global_options[k - FIRST_GLOBAL].name, optarg);
                         if (r >= 0)
                                 return r;
@@ -130,6 +133,11 @@ int ctl_parse(struct ctl *c, int argc, char **argv)
         argv[first] = name;
         argv += first;
         argc -= first;
+        c->given = calloc((size_t)argc, sizeof(*c->given)); /* one a word at most */
+        if (!c->given) {
+                ctl_error("out of memory");
+                return CTL_FAILED;
+        }
         optind = 0; /* getopt starts anew */
         r = parse_some(c, argc, argv, "");
         if (r >= 0)
@@ -151,5 +159,16 @@ const char *ctl_value(const struct ctl *c, const char *name)
         for (size_t i = 0; c->command->options[i].name; i++)
                 if (strcmp(c->command->options[i].name, name) == 0)
                         return c->values[i];
+        return NULL;
+}
+
+const char *ctl_next_value(const struct ctl *c, const char *name, size_t *i)
+{
+        while (*i < c->n_given) {
+                const struct ctl_given *g = &c->given[(*i)++];
+
+                if (strcmp(g->option->name, name) == 0)
+                        return g->value;
+        }
         return NULL;
 }

@@ -100,26 +100,27 @@ static int fake_status(struct bl_manager *m, json_t **ret)
         m->reads++;
         if (rolling)
                 m->rollback_polls--;
-        return fake_give(json_pack("{si ss sb ss sb ss si "
-                                   "s{ss so so so si} s{so so so so so so} s{sb si si} s{ss s{so so so}} s{so so} "
-                                   "s{ss sb sn} s{si si si si si} s{so so so so} s[{ss ss}] s[s] s{sb si}}",
-                                   "schema", BL_SCHEMA_VERSION, "version", BALLAST_VERSION, "acting", m->acting,
-                                   "acting_from", "config", "held", m->held, "state", m->state, "since_us", 0, "budget",
-                                   "kind", "ram", "bytes", fake_size(24 * BL_GIB), "used", fake_size(20 * BL_GIB),
-                                   "free", fake_size(4 * BL_GIB), "growth_per_s", 1048576, "marks", "min_free",
-                                   fake_size(900 * BL_MIB), "high", fake_size(3600 * BL_MIB), "clear",
-                                   fake_size(900 * BL_MIB), "soft", fake_size(576 * BL_MIB), "hard",
-                                   fake_size(288 * BL_MIB), "low", fake_size(144 * BL_MIB), "psi", "known", true,
-                                   "some_us", 1234, "full_us", 12, "store", "state", "there", "pool", "size",
-                                   fake_size(4 * BL_GIB), "ready", fake_size(BL_GIB), "used", fake_size(100 * BL_MIB),
-                                   "swap", "total", fake_size(2 * BL_GIB), "free", fake_size(BL_GIB), "libvirt", "uri",
-                                   "qemu:///system", "connected", true, "error", "vms", "known", (int)FAKE_N_VMS,
-                                   "managed", 5, "held", 2, "stuck", 1, "not_reclaimable", 1, "totals", "max",
-                                   fake_size(71 * BL_GIB), "actual", fake_size(70 * BL_GIB), "resident",
-                                   fake_size(69 * BL_GIB), "taken", fake_size(BL_GIB), "conflicts", "name", "ksmtuned",
-                                   "what", "ksmtuned also steers KSM", "warnings", "vm_swappiness is 100", "rollback",
-                                   "running", rolling, "vms_left", rolling ? m->rollback_polls : 0),
-                         ret);
+        return fake_give(
+                json_pack("{si ss sb ss sb ss si "
+                          "s{ss so so so si} s{so so so so so so} s{sb si si} s{ss s{so so so}} s{ss ss so sn} "
+                          "s{so so} s{ss sb sn} s{si si si si si} s{so so so so} s[{ss ss}] s[s] s{sb si}}",
+                          "schema", BL_SCHEMA_VERSION, "version", BALLAST_VERSION, "acting", m->acting, "acting_from",
+                          "config", "held", m->held, "state", m->state, "since_us", 0, "budget", "kind", "ram", "bytes",
+                          fake_size(24 * BL_GIB), "used", fake_size(20 * BL_GIB), "free", fake_size(4 * BL_GIB),
+                          "growth_per_s", 1048576, "marks", "min_free", fake_size(900 * BL_MIB), "high",
+                          fake_size(3600 * BL_MIB), "clear", fake_size(900 * BL_MIB), "soft", fake_size(576 * BL_MIB),
+                          "hard", fake_size(288 * BL_MIB), "low", fake_size(144 * BL_MIB), "psi", "known", true,
+                          "some_us", 1234, "full_us", 12, "store", "state", "there", "pool", "size",
+                          fake_size(4 * BL_GIB), "ready", fake_size(BL_GIB), "used", fake_size(100 * BL_MIB), "sharing",
+                          "mode", "group", "state", "rest", "saved", fake_size(293 * BL_MIB), "error", "swap", "total",
+                          fake_size(2 * BL_GIB), "free", fake_size(BL_GIB), "libvirt", "uri", "qemu:///system",
+                          "connected", true, "error", "vms", "known", (int)FAKE_N_VMS, "managed", 5, "held", 2, "stuck",
+                          1, "not_reclaimable", 1, "totals", "max", fake_size(71 * BL_GIB), "actual",
+                          fake_size(70 * BL_GIB), "resident", fake_size(69 * BL_GIB), "taken", fake_size(BL_GIB),
+                          "conflicts", "name", "ksmtuned", "what", "ksmtuned also steers KSM", "warnings",
+                          "vm_swappiness is 100", "rollback", "running", rolling, "vms_left",
+                          rolling ? m->rollback_polls : 0),
+                ret);
 }
 
 /* web1 swaps on the store, web2 waits for room there, and the host's kernel has some of web1 and slow. */
@@ -281,6 +282,43 @@ static int fake_tiers(struct bl_manager *m, json_t **ret)
                          ret);
 }
 
+static int fake_sharing(struct bl_manager *m, json_t **ret)
+{
+        json_t *vms = json_array();
+
+        m->reads++;
+        for (size_t i = 0; i < FAKE_N_VMS; i++) {
+                const struct fake_vm *v = &fake_vms[i];
+                json_t *vm = json_pack(
+                        "{ss ss ss ss? sb so so so so so so so so so so so ss ss}", "group", "web", "asked", "group",
+                        "mode", v->why_not ? "off" : "group", "why_not", v->why_not ? "KSM serves another group" : NULL,
+                        "merging", !v->why_not, "evidence_age_us", fake_size(300000), "present", fake_size(v->resident),
+                        "zero", fake_size(3 * BL_MIB), "gain", fake_size(12 * BL_MIB), "gain_low",
+                        fake_size(9 * BL_MIB), "gain_high", fake_size(16 * BL_MIB), "merged",
+                        fake_size(v->why_not ? 0 : 120 * BL_MIB), "saved", fake_size(v->why_not ? 0 : 96 * BL_MIB),
+                        "breaks", fake_size(v->why_not ? 0 : 110 * BL_MIB), "zero_out", fake_size(0), "cpu_us",
+                        fake_size(1200000), "reason", v->why_not ? "share.not-possible" : "share.keep", "sentence",
+                        "its duplicates are merged");
+
+                (void)json_array_append_new(vms, fake_named(vm, v));
+        }
+        return fake_give(
+                json_pack("{si ss ss sn ss ss ss s[s] s{si so so so so so so so si si} s{so so so} so so so s{so so so "
+                          "so so "
+                          "so} so}",
+                          "schema", BL_SCHEMA_VERSION, "mode", "group", "group", "web", "error", "state", "rest",
+                          "reason", "share.rest", "sentence", "ksmd rests: the last pass did not pay", "warnings",
+                          "khugepaged may undo merges", "ksm", "run", 0, "full_scans", fake_size(12), "shared",
+                          fake_size(20000), "sharing", fake_size(80000), "zero", fake_size(10), "unshared",
+                          fake_size(90000), "volatile", fake_size(100), "cow", fake_size(1234), "scan_cost_ns", 3800,
+                          "merge_cost_ns", 38000, "cpu_us", "ksmd", fake_size(3500000), "khugepaged", fake_size(20000),
+                          "scan", fake_size(240000), "cpu_us_per_mib", fake_size(12500), "gain", fake_size(0),
+                          "reserve", fake_size(30 * BL_MIB), "all", "present", fake_size(9 * BL_GIB), "merged",
+                          fake_size(360 * BL_MIB), "saved", fake_size(293 * BL_MIB), "gain", fake_size(40 * BL_MIB),
+                          "zero", fake_size(18 * BL_MIB), "breaks", fake_size(330 * BL_MIB), "vms", vms),
+                ret);
+}
+
 static int fake_plan(struct bl_manager *m, json_t **ret)
 {
         json_t *d = json_array();
@@ -400,6 +438,11 @@ static void fake_drain(struct bl_manager *m, const char *vm, bool undo, bl_done_
         fake_answer(m, vm, undo ? "not drained" : "draining", done, userdata);
 }
 
+static void fake_resume_sharing(struct bl_manager *m, bl_done_fn done, void *userdata)
+{
+        fake_answer(m, NULL, "KSM is driven again", done, userdata);
+}
+
 static void fake_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata)
 {
         m->acting = on;
@@ -429,6 +472,7 @@ static const struct bl_control_ops fake_ops = {
         .list = fake_list,
         .show = fake_show,
         .tiers = fake_tiers,
+        .sharing = fake_sharing,
         .plan = fake_plan,
         .explain = fake_explain,
         .config = fake_config,
@@ -437,6 +481,7 @@ static const struct bl_control_ops fake_ops = {
         .balloon = fake_balloon,
         .hold = fake_hold,
         .drain = fake_drain,
+        .resume_sharing = fake_resume_sharing,
         .act = fake_act,
         .rollback = fake_rollback,
         .reload = fake_reload,

@@ -36,6 +36,7 @@ set web1 --limit 99999999999G
 set web1 --shares 0
 set web1 --shares lots
 set web1 --manage perhaps
+set web1 --sharing yes
 set --limit 1G
 balloon web1
 balloon web1 --leave 1G --take 1G
@@ -43,6 +44,8 @@ balloon web1 --take 0
 balloon --take 1G
 act
 act perhaps
+share perhaps
+share resume --watch
 hold a b
 enroll
 rollback now
@@ -53,9 +56,9 @@ check "a slip is answered with a suggestion" says "did you mean 'list'?"
 check "an empty name" exits 2 show ""
 
 # --- what works
-for c in status list tiers plan explain config metrics hold release "show web1" "show 6f1c6f9e-0000-4000-8000-000000000001" \
+for c in status list "list --sharing" tiers share "share resume" plan explain config metrics hold release "show web1" "show 6f1c6f9e-0000-4000-8000-000000000001" \
   "explain web1" "hold web1" "release web1" "act on" "act off" "balloon web1 --leave 1G" "balloon web1 --take 64M" \
-  "set web1 --limit 1G --reservation 512M --shares high --manage yes" "set web1 --shares 7 --live" \
+  "set web1 --limit 1G --reservation 512M --shares high --manage yes --sharing group" "set web1 --shares 7 --live" \
   "set web1 --limit 1G --persistent" "set --limit 1G web1" "hold slow"; do
   read -ra words <<< "$c"
   check "'$c' works" exits 0 "${words[@]}"
@@ -88,7 +91,7 @@ check "rollback --wait" exits 0 rollback --wait
 check "says when it is over" prints "as it was"
 
 # --- tables
-for c in list plan config tiers; do
+for c in list plan config tiers "list --sharing"; do
   check "$c fits into 80 columns" env COLUMNS=80 bash -c \
     "'$ctl' --socket '$sock' $c > '$dir/t' && [ \$(wc -L < '$dir/t') -le 80 ]"
 done
@@ -98,6 +101,9 @@ check "list says what is held, where there is room" grep -qE ' HOST +HELD +CHANN
 check "of both places" grep -qE '^web1 .* 311 MiB ' <("$ctl" --socket "$sock" list)
 timeout 1 "$ctl" --socket "$sock" tiers --watch=0.3 > "$dir/watch"
 check "tiers --watch tells rates" grep -qE '^Pages: +[1-9][0-9]* written, 0 read, 0 given back a second$' "$dir/watch"
+check "share sums up" grep -qE '^6 VMs +9 GiB +360 MiB +293 MiB +40 MiB ' <("$ctl" --socket "$sock" share)
+check "share says what it costs" grep -q '^Cost: .*12.5 ms of CPU for each MiB' <("$ctl" --socket "$sock" share)
+check "share says why a VM is left out" grep -q ': KSM serves another group' <("$ctl" --socket "$sock" list --sharing)
 check "tiers sums up" grep -qE '^6 VMs +310 MiB +20 MiB ' <(COLUMNS=80 "$ctl" --socket "$sock" tiers)
 check "tiers says what keeps a VM waiting" grep -q '^web2: waiting: the store has no room' <("$ctl" --socket "$sock" tiers)
 check "a pipe gets names whole" grep -q 'db-with-a-rather-long-name-as-people-give-them ' <("$ctl" --socket "$sock" list)

@@ -61,6 +61,7 @@ check "--version" grep -qE '^ballastctl [0-9]+\.[0-9]+\.[0-9]+$' <("$ctl" --vers
 check "completion of values" same $'high\nlow\nnormal' "$(completes set web1 --shares '')"
 check "completion of tiers" same $'rollback\nsetup' "$(completes tiers '')"
 check "completion of its kinds" same $'swapfile\nzram\nzswap' "$(completes tiers setup '')"
+check "completion of share" same $'resume' "$(completes share '')"
 check "completion of act" same $'off\non' "$(completes act o)"
 
 # every exit code of ctl.h is in the man page
@@ -101,7 +102,7 @@ fi
 # the fields of the fake's documents, which the contract names, are in the page on them
 # shellcheck disable=SC2119
 start_fake
-for c in status list "show web1" tiers plan explain config; do
+for c in status list "show web1" tiers share plan explain config; do
   read -ra words <<< "$c"
   run "${words[@]}" --json
   missing=
