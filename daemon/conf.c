@@ -11,12 +11,14 @@
 #include <sys/stat.h>
 #include <syslog.h>
 
+#include <ballast/plan.h>
 #include <ini.h>
 
 #include "daemon/store/control.h"
 #include "daemon/util/fs.h"
 #include "daemon/util/size.h"
 #include "daemon/util/suggest.h"
+#include "daemon/virt/metadata.h"
 #include "daemon/vsock/control.h"
 
 #ifndef BALLAST_SYSCONFDIR
@@ -45,6 +47,7 @@ enum type {
         T_SPAN,
         T_SPAN_SECONDS, /* whole seconds only */
         T_LOG_LEVEL,
+        T_SHARE_MODE, /* enum bl_share_mode */
         T_BUDGET,
 };
 
@@ -92,7 +95,7 @@ static const struct key keys[] = {
             "Window over which stalls are summed up"),
         KEY("Host", "SampleMin", T_SPAN, sample_min, 5 * BL_MSEC, BL_SEC, "20ms",
             "Shortest time between two looks at free memory"),
-        KEY("Host", "SampleMax", T_SPAN, sample_max, 10 * BL_MSEC, 10 * BL_SEC, "250ms",
+        KEY("Host", "SampleMax", T_SPAN, sample_max, 10 * BL_MSEC, 10 * BL_SEC, "1s",
             "Longest time between two looks at free memory"),
 
         KEY("VM", "Manage", T_BOOL, manage_default, 0, 1, "yes",
@@ -123,6 +126,23 @@ static const struct key keys[] = {
             "Whether guests' memory may go into the host's own swap, zram or zswap"),
         KEY("Tiers", "IdleAfter", T_SPAN, pageout_idle, 0, 86400 * BL_SEC, "10min",
             "A VM that did nothing for so long is paged out ahead of need; 0: none ever is"),
+
+        KEY("Sharing", "Mode", T_SHARE_MODE, share_mode, BL_SHARE_OFF, BL_SHARE_GROUP, "off",
+            "The most that is done about equal pages of any VM"),
+        KEY("Sharing", "Group", T_NAME, share_group, 0, BL_METADATA_GROUP - 1, "",
+            "Trust group that KSM serves; empty: that of the VMs that ask, if it is one"),
+        KEY("Sharing", "ScanCpu", T_RATIO, share_scan_cpu, 1, 10000, "0.1%",
+            "Part of a core that looking for equal pages may take at rest"),
+        KEY("Sharing", "KsmdCpu", T_RATIO, share_ksmd_cpu, 100, 10000, "100%",
+            "Part of a core that ksmd may take while it merges"),
+        KEY("Sharing", "HostKnobs", T_BOOL, share_host_knobs, 0, 1, "no",
+            "Whether khugepaged's settings may be changed, which would undo merges"),
+        KEY("Sharing", "PaysAt", T_SIZE, policy.share_pays, BL_MIB, 1024 * BL_GIB, NULL,
+            "Memory that a CPU-second of ksmd has to free at least"),
+        KEY("Sharing", "WakeAt", T_SIZE, policy.share_wake, BL_MIB, 1024 * BL_GIB, NULL,
+            "New equal pages that are worth waking ksmd for"),
+        KEY("Sharing", "Reserve", T_RATIO, policy.share_reserve, 0, 10000, NULL,
+            "Part of what breaking all merged pages apart would take that is kept free"),
 
         KEY("Policy", "MinFree", T_SIZE_OR_AUTO, policy.min_free, BL_MIB, 1024 * 1024 * BL_GIB, NULL,
             "Free memory below which the host is short; all marks follow from it"),
@@ -221,6 +241,9 @@ static void allowed(const struct key *k, char *buf, size_t size)
         case T_LOG_LEVEL:
                 (void)snprintf(buf, size, "error, warning, notice, info or debug");
                 return;
+        case T_SHARE_MODE:
+                (void)snprintf(buf, size, "off, zero or group");
+                return;
         case T_BUDGET:
                 (void)snprintf(buf, size, "ram, a percentage from 1%% to 100%%, or a size from %s to %s",
                                bl_size_format_exact(k->low, low, sizeof low),
@@ -289,6 +312,16 @@ static int parse_log_level(const char *text, int *ret)
         return -EINVAL;
 }
 
+static int parse_share_mode(const char *text, enum bl_share_mode *ret)
+{
+        for (int i = 0; i < _BL_SHARE_MODE_MAX; i++)
+                if (strcasecmp(text, bl_share_mode_to_string((enum bl_share_mode)i)) == 0) {
+                        *ret = (enum bl_share_mode)i;
+                        return 0;
+                }
+        return -EINVAL;
+}
+
 /* The numbers, which all have bounds. */
 static int parse_number(const struct key *k, const char *text, uint64_t *ret)
 {
@@ -326,6 +359,7 @@ static int parse_number(const struct key *k, const char *text, uint64_t *ret)
         case T_NAME:
         case T_BOOL:
         case T_LOG_LEVEL:
+        case T_SHARE_MODE:
         case T_BUDGET:
                 break;
         }
@@ -352,6 +386,8 @@ static int parse_value(const struct key *k, const char *text, struct bl_conf *c)
                 return bl_bool_parse(text, member(c, k));
         case T_LOG_LEVEL:
                 return parse_log_level(text, member(c, k));
+        case T_SHARE_MODE:
+                return parse_share_mode(text, member(c, k));
         case T_BUDGET:
                 return parse_budget(k, text, member(c, k));
         case T_UINT:
@@ -421,6 +457,9 @@ static void format_value(const struct key *k, const struct bl_conf *c, char *buf
                 for (size_t i = 0; i < N_LOG_LEVELS; i++)
                         if (log_levels[i].level == *(const int *)p)
                                 (void)snprintf(buf, size, "%s", log_levels[i].name);
+                return;
+        case T_SHARE_MODE:
+                (void)snprintf(buf, size, "%s", bl_share_mode_to_string(*(const enum bl_share_mode *)p));
                 return;
         case T_BUDGET:
                 format_budget(p, buf, size);

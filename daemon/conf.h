@@ -17,6 +17,7 @@
 
 #include <ballast/cleanup.h>
 #include <ballast/config.h>
+#include <ballast/snapshot.h>
 #include <ballast/units.h>
 
 enum bl_budget_kind {
@@ -67,6 +68,13 @@ struct bl_conf {
         /* [tiers] */
         bool pageout; /* KernelTiers: may guests be paged out by the host's kernel? */
         usec_t pageout_idle; /* IdleAfter: a VM that did nothing for so long is idle; 0: never ahead of pressure */
+
+        /* [sharing] */
+        enum bl_share_mode share_mode; /* Mode: the most that is done for any VM */
+        char *share_group; /* Group: that KSM serves; "": none is named */
+        permyriad_t share_scan_cpu; /* ScanCpu: of one core, for evidence at rest */
+        permyriad_t share_ksmd_cpu; /* KsmdCpu: of one core, while ksmd is driven */
+        bool share_host_knobs; /* HostKnobs: khugepaged's may be set */
 
         /* [policy]; its `test` part is never set from a file */
         struct bl_policy_config policy;

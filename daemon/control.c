@@ -94,6 +94,7 @@ void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_
         meta.reservation = s->reservation;
         meta.limit = s->limit;
         meta.manage = s->managed;
+        meta.sharing = s->sharing;
         if (s->shares != BL_UNSET) {
                 meta.shares_kind = BL_SHARES_KIND_NUMBER;
                 meta.shares = s->shares;

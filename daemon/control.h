@@ -36,6 +36,7 @@ typedef void (*bl_done_fn)(void *userdata, int r, const char *message);
  *  marks: {min_free, high, clear, soft, hard, low},
  *  psi: {known, some_us, full_us}, swap: {total, free},
  *  store: {state: "none"|"away"|"deaf"|"there", pool: null | {size, ready, used}},
+ *  sharing: {mode, state, saved, error} as in bl_control_sharing,
  *  libvirt: {uri, connected, error},
  *  vms: {known, managed, held, stuck, not_reclaimable},
  *  totals: {max, actual, resident, taken},
@@ -86,6 +87,23 @@ int bl_control_show(struct bl_manager *m, const char *vm, json_t **ret);
  */
 int bl_control_tiers(struct bl_manager *m, json_t **ret);
 
+/*
+ * Page sharing.
+ * {schema, mode: "off"|"zero"|"group", group: "" | the one that KSM serves, error: null | why nobody is served,
+ *  state: "off"|"unavailable"|"yielded"|"driven"|"rest", reason, sentence,
+ *  warnings: ["..."],               what the kernel may undo, and what would keep it from that
+ *  ksm: null | {run, full_scans, shared, sharing, zero, unshared, volatile, cow, scan_cost_ns, merge_cost_ns},
+ *  cpu_us: {ksmd, khugepaged, scan}: since ballastd drives it; cpu_us_per_mib: null | of all that is saved,
+ *  gain, reserve,
+ *  all: {present, merged, saved, gain, zero, breaks},
+ *  vms: [ {name, uuid, group, asked, mode: "off"|"zero"|"group", why_not: null | sentence, merging: null | bool,
+ *    evidence_age_us, present, zero, gain, gain_low, gain_high, merged, saved, breaks, zero_out, cpu_us,
+ *    reason, sentence} ]}
+ * `gain` is what merging would free beyond what is merged, estimated from a sample; `saved` is by Pss; `breaks` is
+ * what un-merging would take at once.  What is not known is null.
+ */
+int bl_control_sharing(struct bl_manager *m, json_t **ret);
+
 /* {schema, state, shortfall, coming, unmet, lead, acting, decisions: [{vm, act, reason, sentence, from, to, floor}]} */
 int bl_control_plan(struct bl_manager *m, json_t **ret);
 
@@ -105,7 +123,13 @@ struct bl_vm_settings {
         uint64_t limit;
         uint64_t shares;
         int managed; /* 1, 0, -1 */
+        int sharing; /* enum bl_share_mode; -1 */
 };
+
+#define BL_VM_SETTINGS_NONE                                                                                  \
+        {                                                                                                    \
+                .reservation = BL_UNSET, .limit = BL_UNSET, .shares = BL_UNSET, .managed = -1, .sharing = -1 \
+        }
 
 void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_settings *s, bool live, bool persistent,
                        bl_done_fn done, void *userdata);
@@ -126,6 +150,9 @@ void bl_control_hold(struct bl_manager *m, const char *vm, bool hold, bl_done_fn
  * messages at most; BL_UNSET: as the agent sees fit); done when it has answered. */
 void bl_control_ask(struct bl_manager *m, const char *vm, const char *what, uint64_t bytes, bl_done_fn done,
                     void *userdata);
+
+/* After somebody else changed KSM's settings: Ballast drives it again. */
+void bl_control_resume_sharing(struct bl_manager *m, bl_done_fn done, void *userdata);
 
 void bl_control_act(struct bl_manager *m, bool on, bl_done_fn done, void *userdata);
 

@@ -35,6 +35,7 @@ static struct bl_guest *add_guest(struct bl_manager *m, const uint8_t uuid[BL_UU
         memmove(&m->guests[at + 1], &m->guests[at], (m->n_guests - at) * sizeof *m->guests);
         m->guests[at] = g;
         m->n_guests++;
+        bl_share_newcomer(m);
         return g;
 }
 
@@ -164,6 +165,7 @@ static void begin_instance(struct bl_guest *g)
         g->resident = bl_resident_free(g->resident);
         g->mem = (struct bl_proc_mem){0};
         g->pss = (struct bl_pss_pace){0};
+        g->overhead_at = 0;
         g->balloon_stats = (struct bl_guest_stats){0};
         g->actual_at = 0;
         g->target_at = 0;
@@ -172,6 +174,7 @@ static void begin_instance(struct bl_guest *g)
         g->restoring = false;
         bl_guests_drop(g);
         bl_swap_forget(g);
+        bl_share_forget(g);
         g->shadow = (struct bl_guest_shadow){0};
         g->attach = (struct bl_guest_attach){.busy = g->attach.busy, .said = -1};
         bl_watch_init(&g->watch, &t, 0);
@@ -265,6 +268,7 @@ static void on_described(void *userdata, int r, const char *message, struct bl_d
         bl_discover_period(g);
         bl_attach_check(g);
         bl_swap_check(g);
+        bl_share_check(g);
         bl_guests_connect(g);
         bl_poll_soon(g, 0);
         if (g->describe_again) {
@@ -402,6 +406,7 @@ static void on_reset(struct bl_guest *g)
         bl_watch_life(&g->watch, BL_WATCH_LIFE_RESET, now);
         g->booted_at = now;
         g->balloon_stats = g->agent_stats = (struct bl_guest_stats){0};
+        bl_share_evidence_forget(g);
         bl_manager_note(g->m, g, LOG_INFO, BL_EV_REBOOT, "vm.reboot", "seen", BL_UNSET, BL_UNSET,
                         "%s rebooted; what was learned of it is forgotten", g->name);
         bl_poll_soon(g, 0);

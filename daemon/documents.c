@@ -365,6 +365,7 @@ int bl_control_status(struct bl_manager *m, json_t **ret)
                                       json_pack("{s:b, s:o, s:o}", "known", (int)h->psi_known, "some_us",
                                                 number(h->psi_some), "full_us", number(h->psi_full)));
         failed |= json_object_set_new(d, "store", bl_document_store_in_short(m));
+        failed |= json_object_set_new(d, "sharing", bl_document_sharing_in_short(m));
         failed |= json_object_set_new(
                 d, "swap", json_pack("{s:o, s:o}", "total", number(h->swap_total), "free", number(h->swap_free)));
         failed |= json_object_set_new(d, "libvirt",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What documents are made of: documents.c, documents_tiers.c, and nobody else. */
+/* What documents are made of: documents.c, documents_tiers.c, documents_share.c, and nobody else. */
 #ifndef BALLAST_DAEMON_DOCUMENTS_H
 #define BALLAST_DAEMON_DOCUMENTS_H
 
@@ -61,8 +61,15 @@ static inline int finish(json_t *d, int failed, json_t **ret)
         return 0;
 }
 
+/* --- documents_share.c ------------------------------------------------------ */
+
+/* As status has it. */
+json_t *bl_document_sharing_in_short(const struct bl_manager *m);
+
 /* --- documents_tiers.c ------------------------------------------------------ */
 
+/* Adds the fields of `one` (NULL: nothing) to those of `all`. */
+void bl_document_add_up(json_t *all, const json_t *one, const char *const *names, size_t n);
 /* Of one VM, as list and show have them. */
 json_t *bl_document_store_of(const struct bl_guest *g);
 json_t *bl_document_kernel_of(struct bl_guest *g, usec_t now);

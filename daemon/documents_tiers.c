@@ -245,8 +245,7 @@ static json_t *swaps_document(const struct bl_kernel_tiers *t)
 
 /* --- all -------------------------------------------------------------------- */
 
-/* Adds the fields of `one` to those of `all`. */
-static void add_up(json_t *all, const json_t *one, const char *const *names, size_t n)
+void bl_document_add_up(json_t *all, const json_t *one, const char *const *names, size_t n)
 {
         for (size_t i = 0; i < n; i++) {
                 json_int_t v = json_integer_value(json_object_get(all, names[i])) +
@@ -274,13 +273,13 @@ int bl_control_tiers(struct bl_manager *m, json_t **ret)
         json_t *kernel = json_object(), *kernel_vms = json_array(), *kernel_all = json_object();
         int failed = 0;
 
-        add_up(all, NULL, sums, sizeof sums / sizeof *sums);
-        add_up(kernel_all, NULL, kernel_sums, sizeof kernel_sums / sizeof *kernel_sums);
+        bl_document_add_up(all, NULL, sums, sizeof sums / sizeof *sums);
+        bl_document_add_up(kernel_all, NULL, kernel_sums, sizeof kernel_sums / sizeof *kernel_sums);
         for (size_t i = 0; i < m->n_guests; i++) {
                 json_t *s = bl_document_store_of(m->guests[i]), *k = bl_document_kernel_of(m->guests[i], now);
 
-                add_up(all, s, sums, sizeof sums / sizeof *sums);
-                add_up(kernel_all, k, kernel_sums, sizeof kernel_sums / sizeof *kernel_sums);
+                bl_document_add_up(all, s, sums, sizeof sums / sizeof *sums);
+                bl_document_add_up(kernel_all, k, kernel_sums, sizeof kernel_sums / sizeof *kernel_sums);
                 failed |= json_array_append_new(vms, named(s, m->guests[i]));
                 failed |= json_array_append_new(kernel_vms, named(k, m->guests[i]));
         }

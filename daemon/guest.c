@@ -26,6 +26,7 @@ int bl_guest_new(struct bl_manager *m, const uint8_t uuid[BL_UUID_LEN], const ch
         g->attach.said = -1;
         g->told_why = _BL_WHY_MAX;
         bl_swap_forget(g);
+        bl_share_forget(g);
         g->name = strdup(name);
         if (!g->name) {
                 free(g);
@@ -40,6 +41,7 @@ struct bl_guest *bl_guest_free(struct bl_guest *g)
         if (!g)
                 return NULL;
         bl_guests_drop(g);
+        bl_share_drop(g);
         bl_resident_free(g->resident);
         bl_domain_desc_free(g->desc);
         free(g->name);
@@ -162,6 +164,7 @@ bool bl_guest_to_vm(struct bl_guest *g, usec_t now, struct bl_vm *ret)
         vm.stats = *bl_guest_stats_best(g, now);
         vm.request = g->request;
         bl_swap_to_vm(g, &vm.store);
+        bl_share_to_vm(g, &vm.share);
         for (int i = 0; i < _BL_ENGINE_MAX; i++)
                 m->engines[i]->ops->propose(m->engines[i], &vm, &vm.offer[i]);
         *ret = vm;

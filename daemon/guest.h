@@ -6,11 +6,14 @@
 #ifndef BALLAST_DAEMON_GUEST_H
 #define BALLAST_DAEMON_GUEST_H
 
+#include <stdatomic.h>
+
 #include <ballast/plan.h>
 #include <ballast/snapshot.h>
 
 #include "daemon/control.h"
 #include "daemon/ledger.h"
+#include "daemon/pages/evidence.h"
 #include "daemon/sense/balloon_watch.h"
 #include "daemon/sense/pss.h"
 #include "daemon/sense/resident.h"
@@ -114,6 +117,72 @@ struct bl_guest_attach {
         int said; /* what was logged last */
 };
 
+/* Its memory as the scanner reads it.  A job holds it too, and may outlast the VM. */
+struct bl_share_source {
+        struct bl_source *source;
+        struct bl_evidence *alone; /* mode zero: its samples are compared with nobody's; NULL: the group's are used */
+        unsigned users; /* the VM, and each job */
+        unsigned jobs; /* under way */
+        atomic_bool stop; /* those of zero pages are to end */
+};
+
+/* Its equal pages: daemon/share*.c.  Bytes where nothing else is said. */
+struct bl_guest_share {
+        uint64_t id; /* of this process of it */
+
+        /* share_groups.c: what may be done */
+        enum bl_share_mode asked; /* by its metadata, or what follows from them */
+        enum bl_share_mode mode; /* in force */
+        enum bl_no_share no_share;
+        enum bl_no_share said; /* logged last */
+        char group[BL_METADATA_GROUP]; /* its trust group; "": none */
+
+        /* share_act.c: QEMU's `merge` property */
+        bool merge_looked; /* QEMU has said how it is: */
+        bool merge_on; /* registered, at least in part */
+        bool merge_stale; /* that was a while ago: it is to be asked again */
+        unsigned backends; /* with the property */
+        bool merge_busy; /* a question or a command is under way: */
+        bool merge_setting; /* a command */
+        bool merge_refused; /* QEMU would not, or does not answer: not before */
+        usec_t merge_again_at;
+        usec_t merging_at; /* registered, or found so, since; 0: it is not */
+        struct bl_share_decision decision; /* the last one */
+        bool decided;
+        char sentence[200]; /* about it */
+        enum bl_reason told_why; /* last in the history, where nothing is done */
+
+        /* share_evidence.c */
+        struct bl_share_source *source; /* NULL: not opened (yet) */
+        uint64_t scan_id; /* of what was sampled through it; never 0 */
+        bool opening; /* a worker does */
+        usec_t open_at; /* it could not be read: not before */
+        int open_said; /* the error that was logged; 0: none */
+        bool again; /* its memory may have been laid out anew */
+        uint64_t burst; /* pages that are to be looked at as soon as possible */
+        bool renew; /* ksmd has run: what was sampled is to be looked at again */
+        bool met; /* the first burst is over, and what it found confirmed: its figures count */
+        uint64_t grown_from; /* resident when the last burst began */
+        usec_t burst_at;
+        struct bl_evidence_figures figures;
+        usec_t scan_cpu; /* of evidence and of zero pages, ever */
+
+        /* share_hints.c */
+        struct bl_share_hints *hints; /* NULL: none */
+
+        /* accounting */
+        uint64_t merged; /* mapped to KSM pages now */
+        uint64_t saved; /* its part of what that saves, by Pss */
+        uint64_t breaks; /* what un-merging it would take at once, estimated: bl_share_breaks() */
+        usec_t ksmd_cpu; /* its part of what ksmd took while we drove it, by registered memory */
+
+        /* mode zero */
+        bool zero_busy;
+        uint64_t zero_next; /* page */
+        uint64_t zero_out; /* that went out, ever */
+        usec_t zero_at; /* the last job */
+};
+
 struct bl_guest {
         struct bl_manager *m;
         uint8_t uuid[BL_UUID_LEN];
@@ -136,6 +205,8 @@ struct bl_guest {
         usec_t mem_at;
         struct bl_pss_pace pss;
         uint64_t overhead; /* of mem: the VMM's own */
+        usec_t overhead_at; /* measured; 0: never */
+        uint64_t overhead_anon; /* RssAnon then */
 
         struct bl_watch watch;
         bool watching; /* the watch has its traits */
@@ -161,6 +232,7 @@ struct bl_guest {
         struct bl_guest_attach attach;
         struct bl_guest_shadow shadow;
         struct bl_guest_swap swap;
+        struct bl_guest_share share;
 
         /* The last decision, and the one that a command under way carries out. */
         struct bl_decision decision;

@@ -185,6 +185,7 @@ static void on_hints(struct bl_agent *a, const struct bl_wire_hints *w, void *us
                 *pages = bl_add_sat(*pages, run.pages);
                 h->runs++;
         }
+        bl_share_hints(g, w);
         h->at = bl_now();
         h->complete = w->flags & BL_HINTS_LAST;
         h->cut = h->cut || (w->flags & BL_HINTS_CUT);

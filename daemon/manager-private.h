@@ -9,6 +9,9 @@
  *                actions.c: what is asked of them
  *   swap.c       their swap on ballast-store: plugged in, switched on, brought back
  *   shadow.c     what private memory files hold twice
+ *   share.c      equal pages: life, figures, snapshot; share_groups.c: who may share with whom;
+ *                share_evidence.c: what merging would gain; share_act.c: plan.share carried out;
+ *                share_cost.c: what ksmd costs; share_hints.c: what agents say of their page cache
  *   sample.c     the fast path: resident memory, budget, growth, PSI
  *   tick.c       snapshot -> policy -> plan -> act
  *   kernel_tiers.c  what the host's kernel may page out
@@ -24,6 +27,7 @@
 #include <ballast/policy.h>
 #include <ballast/wire.h>
 
+#include "daemon/act/ksm.h"
 #include "daemon/bus/bus.h"
 #include "daemon/conf.h"
 #include "daemon/guest.h"
@@ -34,6 +38,8 @@
 #include "daemon/sense/controllers.h"
 #include "daemon/sense/growth.h"
 #include "daemon/sense/host.h"
+#include "daemon/share_cost.h"
+#include "daemon/share_groups.h"
 #include "daemon/virt/conn.h"
 #include "daemon/virt/event_bridge.h"
 #include "daemon/virt/pool.h"
@@ -46,6 +52,43 @@ struct bl_agent_listener {
         struct bl_manager *m;
         const struct bl_transport *via;
         sd_event_source *source; /* NULL: this kernel has no such thing */
+};
+
+/* Page sharing as a whole. */
+struct bl_share {
+        struct bl_ksm *ksm; /* NULL: never needed yet */
+        bool there; /* the kernel has KSM */
+        struct bl_ksm_figures figures; /* at the last look */
+        usec_t vms_at; /* when the VMs' own were last read */
+        struct bl_share_groups groups;
+        bool groups_due; /* something that they follow from has changed */
+        bool groups_said; /* the error in them was logged */
+        bool swap; /* the host had some when they were worked out */
+        struct bl_share_cost cost;
+        usec_t ksmd_cpu; /* that ksmd and khugepaged took while we drove it */
+        usec_t khugepaged_cpu;
+        usec_t scan_cpu; /* of our own looking */
+        uint64_t drives; /* begun */
+        usec_t driven_at; /* since; 0: at rest */
+        char gate[160]; /* why ksmd may not run now; "": it may */
+        usec_t gate_at; /* since; 0: it is not */
+        bool gate_said;
+        bool told_drive; /* "would drive" is in the history */
+        char sentence[200]; /* about plan.share */
+        int failed; /* the error of the last write to sysfs that was logged; 0 */
+
+        /* share_evidence.c */
+        struct bl_evidence *evidence; /* of all VMs that share; NULL: none do */
+        sd_event_source *timer;
+        uint64_t last_id;
+        unsigned jobs; /* under way */
+        bool confirming; /* one of them has all sources */
+        usec_t next_at; /* at rest: the next job, not before */
+        size_t turn; /* of the VMs, who is next */
+        usec_t loop_cpu; /* that the loop had with it since the last job */
+        bool fresh; /* figures are older than the samples: */
+        usec_t figures_at; /* of then */
+        usec_t burst_at; /* the last one began */
 };
 
 struct bl_manager {
@@ -97,6 +140,8 @@ struct bl_manager {
         struct bl_storelink *storelink; /* NULL: there is no store */
         sd_event_source *swap_timer;
         bool store_deaf; /* said, and not taken back yet */
+
+        struct bl_share share;
 
         /* tick.c */
         struct bl_policy *policy;
@@ -164,6 +209,8 @@ void bl_discover_period(struct bl_guest *g);
 int bl_poll_start(struct bl_manager *m);
 void bl_poll_rearm(struct bl_manager *m);
 void bl_poll_soon(struct bl_guest *g, usec_t at);
+/* The host has begun to be short: what was sensed at rest is asked for anew. */
+void bl_poll_pressed(struct bl_manager *m);
 void bl_poll_balloon_seen(struct bl_guest *g, uint64_t actual, usec_t at);
 
 /* guests.c */
@@ -213,6 +260,111 @@ void bl_shadow_drop(struct bl_manager *m, usec_t now);
 /* Host memory behind a VM without what will be given back in a moment: what it
  * needs, and what the budget is judged by. */
 uint64_t bl_shadow_resident(const struct bl_guest *g);
+
+/* share.c */
+int bl_share_start(struct bl_manager *m);
+/* The host's knobs are as they were found: before anything that may hang at the end. */
+void bl_share_release(struct bl_manager *m);
+/* Frees everything; behind the workers' end. */
+void bl_share_stop(struct bl_manager *m);
+/* The configuration was read again. */
+void bl_share_reconfigure(struct bl_manager *m);
+/* It was described (anew). */
+void bl_share_check(struct bl_guest *g);
+/* Its process is another: what is known was the one before's. */
+void bl_share_forget(struct bl_guest *g);
+/* It is about to be freed: as above, but for good. */
+void bl_share_drop(struct bl_guest *g);
+/* A VM has begun to run, of which nothing is known yet: KSM rests until it is. */
+void bl_share_newcomer(struct bl_manager *m);
+/* Before each tick: reads what KSM does, and works out who may share with whom. */
+void bl_share_look(struct bl_manager *m, usec_t now);
+/* By what is known of the VMs now, where something has changed. */
+void bl_share_groups_now(struct bl_manager *m);
+/* For the snapshot. */
+void bl_share_to_vm(const struct bl_guest *g, struct bl_vm_share *ret);
+void bl_share_state(const struct bl_manager *m, struct bl_share_state *ret);
+/* What un-merging would take of the host at once.  Un-merging copies each of its `merged` bytes; a frame whose other
+ * mappings are its own too comes free.  Pss says that frames worth merged - saved are behind it at most; how many of
+ * those are nobody else's is taken to be its part of all that is merged.  `saved` for the only one, next to `merged`
+ * for one of many. */
+uint64_t bl_share_breaks(uint64_t merged, uint64_t saved, uint64_t merged_of_all);
+/* An administrator says that KSM is Ballast's again.  -EALREADY: it is; -ENODEV: no KSM; -ESRCH: Mode is not group. */
+int bl_share_resume(struct bl_manager *m);
+
+/* Everything about sharing in one piece, for documents and metrics; VMs: bl_guest.share and bl_share_to_vm(). */
+struct bl_share_status {
+        enum bl_share_mode mode; /* of the host */
+        const char *group; /* that KSM serves; "": none, or not known */
+        const char *error; /* why nobody is served, a sentence; NULL: nothing is wrong */
+        bool there; /* the kernel has KSM */
+        bool yielded, driven;
+        const char *yield_reason; /* a sentence; NULL */
+        const char *gate; /* why ksmd may not run though it should, a sentence; NULL */
+        const char *thp_warning; /* what khugepaged may undo, a sentence; NULL */
+        enum bl_reason why; /* of plan.share */
+        const char *sentence; /* about it; "": there is no plan yet */
+        const struct bl_ksm_figures *ksm; /* NULL: not read */
+        uint32_t scan_cost, merge_cost; /* ns a page of ksmd */
+        usec_t ksmd_cpu, khugepaged_cpu; /* while we drove it */
+        usec_t scan_cpu; /* of our own scanning */
+        uint64_t drives;
+        uint64_t gain; /* sum over VMs in the group, beyond what is merged */
+        uint64_t merged, saved, present, zero, breaks; /* sums over all VMs */
+        uint64_t reserve; /* of plan.share */
+        usec_t cpu_per_mib; /* all of the above CPU over what is saved; BL_UNSET: nothing is */
+        size_t evidence_memory; /* bytes */
+};
+void bl_share_status(const struct bl_manager *m, struct bl_share_status *ret);
+/* CPU that went into one VM: its part of ksmd, and scanning. */
+static inline usec_t bl_share_cpu(const struct bl_guest *g)
+{
+        return g->share.ksmd_cpu + g->share.scan_cpu;
+}
+
+/* share_evidence.c */
+int bl_share_evidence_start(struct bl_manager *m);
+void bl_share_evidence_stop(struct bl_manager *m);
+/* Who is to be looked at, and how much of it: after the groups changed, and with each tick. */
+void bl_share_evidence_check(struct bl_manager *m, usec_t now);
+/* Its process is gone, or another. */
+void bl_share_evidence_forget(struct bl_guest *g);
+/* Figures of all VMs from the samples. */
+void bl_share_evidence_figures(struct bl_manager *m);
+/* ksmd has run: what it merged is no gain any more.  Until that was looked at the figures count for nothing. */
+void bl_share_evidence_renew(struct bl_manager *m);
+/* Mode zero: up to `bytes` of zero pages of it go out. */
+void bl_share_zero(struct bl_guest *g, uint64_t bytes, usec_t now);
+
+/* share_act.c */
+void bl_share_carry_out(struct bl_manager *m, const struct bl_snapshot *s);
+/* The tick has to be fast. */
+bool bl_share_busy(const struct bl_manager *m);
+/* May ksmd run now?  No VM outside the group may be registered.  False: m->share.gate says why. */
+bool bl_share_may_drive(struct bl_manager *m);
+/* Its `merge` property is asked for, where that is needed and not known. */
+void bl_share_look_merge(struct bl_guest *g);
+/* Puts its `merge` property back to what it was, where the host has `room`; takes off what that uses.  -EAGAIN: it
+ * has not; other errors.  Done when the ledger has nothing of it any more. */
+int bl_share_undo(struct bl_guest *g, uint64_t *room);
+/* The knobs go back now. */
+void bl_share_let_go(struct bl_manager *m);
+
+/* share_hints.c */
+/* Pages by the guest's numbers -> by their place in its memory, sorted, without overlaps; `ret` has room for 2 * n.
+ * How many came of it; what does not lie in memory is left out. */
+struct bl_share_run {
+        uint64_t first, n; /* pages */
+};
+size_t bl_share_translate(enum bl_machine machine, uint64_t ram, const struct bl_share_run *runs, size_t n,
+                          struct bl_share_run *ret);
+void bl_share_hints(struct bl_guest *g, const struct bl_wire_hints *w);
+struct bl_share_hints *bl_share_hints_free(struct bl_share_hints *h);
+/* What was hinted is given to the sampler, where there is news and a source to name pages of; not more often than is
+ * good for us. */
+void bl_share_hints_apply(struct bl_guest *g, usec_t now);
+/* It has another source: that knows nothing yet. */
+void bl_share_hints_again(struct bl_guest *g);
 
 /* actions.c */
 /* Its balloon is about to shrink: what makes that easier for the guest. */

@@ -204,6 +204,7 @@ int bl_control_reload(struct bl_manager *m, char **ret_message)
         m->conf = conf;
         bl_log_init(conf->log_level);
         bl_sample_reconfigure(m);
+        bl_share_reconfigure(m);
         /* what a VM may have, and the statistics period, depend on it */
         for (size_t i = 0; i < m->n_guests; i++)
                 bl_discover_describe(m->guests[i]);
@@ -379,6 +380,8 @@ int bl_manager_new(sd_event *event, const struct bl_manager_options *o, struct b
         if (r >= 0)
                 r = bl_swap_start(m);
         if (r >= 0)
+                r = bl_share_start(m);
+        if (r >= 0)
                 r = bl_rollback_resume(m);
         if (r >= 0)
                 r = bl_conn_start(m->conn);
@@ -397,6 +400,7 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
         if (!m)
                 return NULL;
         m->bus = bl_bus_free(m->bus);
+        bl_share_release(m);
         bl_guests_stop(m);
         if (m->conn)
                 bl_conn_stop(m->conn);
@@ -408,6 +412,7 @@ struct bl_manager *bl_manager_free(struct bl_manager *m)
                 return NULL;
         }
         bl_swap_stop(m);
+        bl_share_stop(m);
         sd_event_source_disable_unref(m->rollback_timer);
         sd_event_source_disable_unref(m->attach_timer);
         sd_event_source_disable_unref(m->tick_timer);

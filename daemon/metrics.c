@@ -142,6 +142,35 @@ static uint64_t vm_host_swapped(const struct bl_guest *g)
         return g->mem.swap;
 }
 
+/* BL_UNSET, so that there is no sample, where nothing is shared on this host. */
+static uint64_t of_sharing(const struct bl_guest *g, uint64_t v)
+{
+        return g->m->conf->share_mode == BL_SHARE_OFF ? BL_UNSET : v;
+}
+
+static uint64_t vm_merged(const struct bl_guest *g)
+{
+        return of_sharing(g, g->share.merged);
+}
+
+static uint64_t vm_merge_saved(const struct bl_guest *g)
+{
+        return of_sharing(g, g->share.saved);
+}
+
+static uint64_t vm_possible(const struct bl_guest *g)
+{
+        struct bl_vm_share v = {0};
+
+        bl_share_to_vm(g, &v);
+        return of_sharing(g, v.gain);
+}
+
+static uint64_t vm_breaks(const struct bl_guest *g)
+{
+        return of_sharing(g, g->share.breaks);
+}
+
 static const struct {
         const char *name, *type, *unit, *help;
         uint64_t (*get)(const struct bl_guest *g);
@@ -165,6 +194,11 @@ static const struct {
         {"ballast_vm_store_pages_in", "counter", NULL, "Pages that the VM read from the store.", vm_pages_in},
         {"ballast_vm_store_pages_out", "counter", NULL, "Pages that the VM wrote to the store.", vm_pages_out},
         {"ballast_vm_store_pages_lost", "counter", NULL, "Pages of the VM found damaged or lost.", vm_pages_lost},
+        {"ballast_vm_merged_bytes", "gauge", "bytes", "Of the VM, mapped to merged pages.", vm_merged},
+        {"ballast_vm_merge_saved_bytes", "gauge", "bytes", "The VM's part of what merging saves.", vm_merge_saved},
+        {"ballast_vm_merge_possible_bytes", "gauge", "bytes", "What merging would free beyond, estimated.",
+         vm_possible},
+        {"ballast_vm_merge_breaks_bytes", "gauge", "bytes", "What un-merging it would take at once.", vm_breaks},
         {"ballast_vm_host_swapped_bytes", "gauge", "bytes", "Swapped out by the host's kernel.", vm_host_swapped},
 };
 
@@ -243,6 +277,25 @@ static void write_store(const struct bl_manager *m, FILE *f)
         fprintf(f, "ballast_store_request_seconds{op=\"read\",quantile=\"0.99\"} %.6f\n", (double)v / 1e6);
 }
 
+static void write_sharing(const struct bl_manager *m, FILE *f)
+{
+        struct bl_share_status s = {0};
+
+        bl_share_status(m, &s);
+        if (s.mode == BL_SHARE_OFF)
+                return;
+        gauge(f, "ballast_sharing_driven", NULL, "1 while ksmd runs at our word.", s.driven);
+        gauge(f, "ballast_sharing_yielded", NULL, "1 while somebody else drives KSM.", s.yielded);
+        gauge(f, "ballast_sharing_saved_bytes", "bytes", "Host memory that merging saves.", s.saved);
+        gauge(f, "ballast_sharing_possible_bytes", "bytes", "What it could save beyond, estimated.", s.gain);
+        gauge(f, "ballast_sharing_reserve_bytes", "bytes", "Kept free for pages that break apart.", s.reserve);
+        counter(f, "ballast_sharing_drives", NULL, "Times that ksmd was started.", s.drives);
+        family(f, "ballast_sharing_cpu_seconds", "counter", "seconds", "CPU time, by who took it.");
+        fprintf(f, "ballast_sharing_cpu_seconds_total{by=\"ksmd\"} %.6f\n", (double)s.ksmd_cpu / 1e6);
+        fprintf(f, "ballast_sharing_cpu_seconds_total{by=\"khugepaged\"} %.6f\n", (double)s.khugepaged_cpu / 1e6);
+        fprintf(f, "ballast_sharing_cpu_seconds_total{by=\"scan\"} %.6f\n", (double)s.scan_cpu / 1e6);
+}
+
 /* Uncompressed and compressed bytes of the kernel's compressed tiers, all of the host's. */
 static void write_kernel_tiers(struct bl_manager *m, FILE *f)
 {
@@ -287,6 +340,7 @@ int bl_control_metrics(struct bl_manager *m, char **ret)
         counter(f, "ballast_taken_bytes", "bytes", "Memory that guests were told to give.", m->taken_total);
         counter(f, "ballast_given_bytes", "bytes", "Memory that guests were allowed back.", m->given_total);
         write_store(m, f);
+        write_sharing(m, f);
         write_kernel_tiers(m, f);
         write_vms(m, f);
         fputs("# EOF\n", f);

@@ -37,6 +37,12 @@ void bl_poll_soon(struct bl_guest *g, usec_t at)
         }
 }
 
+void bl_poll_pressed(struct bl_manager *m)
+{
+        for (size_t i = 0; i < m->n_guests; i++)
+                bl_poll_soon(m->guests[i], bl_now());
+}
+
 static bool is_moving(const struct bl_guest *g, usec_t now)
 {
         return g->target_at > 0 && bl_distance(g->actual, g->target) >= BL_MIB && now - g->target_at < 30 * BL_SEC;
@@ -55,8 +61,9 @@ static usec_t next_poll(const struct bl_guest *g, usec_t now)
                 return now + POLL_MOVING;
         if (g->m->plan.state >= BL_STATE_SOFT || g->m->plan.shortfall > 0)
                 return now + POLL_PRESSED;
-        /* as often as it reports, or its figures would grow old between two looks */
-        return now + bl_max(POLL_PRESSED, g->m->conf->stats_period);
+        /* nearly as often as it reports: its figures must not grow old between two looks (bl_stats_check: three
+         * periods), and as soon as the host is short all are asked (bl_poll_pressed) */
+        return now + bl_max(POLL_PRESSED, g->m->conf->stats_period * 3 / 2);
 }
 
 /* --- who moved the balloon ----------------------------------------------- */

@@ -70,6 +70,8 @@ static void undo_one(struct bl_manager *m, struct bl_guest *g, const struct bl_v
         }
         /* what was just given is not seen in use yet */
         *left = bl_sub_sat(*left, bl_sub_sat(g->target, vm->actual));
+        /* last: un-merging takes memory that a balloon may need to give */
+        (void)bl_share_undo(g, left);
 }
 
 /* A record of another process than the one that runs now is not undone to this one. */
@@ -130,6 +132,7 @@ static int on_step(sd_event_source *s, uint64_t usec, void *userdata)
 
 static int start(struct bl_manager *m)
 {
+        bl_share_let_go(m);
         for (size_t i = 0; i < m->n_guests; i++) {
                 m->guests[i]->restoring = false;
                 m->guests[i]->restore_said = 0;

@@ -21,6 +21,8 @@
 /* A tick at once, but not more often than this, when memory falls. */
 #define TICK_AT_MOST_EVERY (20 * BL_MSEC)
 
+#define OVERHEAD_ANYWAY (600 * BL_SEC)
+
 /* So much more free memory is worth a tick while a VM waits for some. */
 #define WORTH_A_TICK (8 * BL_MIB)
 
@@ -85,11 +87,11 @@ struct calibration {
         uint8_t uuid[BL_UUID_LEN];
         const char *root;
         struct bl_instance inst;
-        uint64_t guest_ram;
+        uint64_t guest_ram; /* 0: its overhead is known already */
+        uint64_t bound; /* of the savings, before */
         int r_pss, r_overhead;
         struct bl_pss pss;
         uint64_t overhead;
-        uint64_t actual;
 };
 
 static void calibrate_run(void *arg)
@@ -98,7 +100,8 @@ static void calibrate_run(void *arg)
         usec_t begin = bl_now_thread_cpu();
 
         c->r_pss = bl_pss_measure(c->root, c->inst.pid, c->inst.start, &c->pss);
-        c->r_overhead = bl_overhead_measure(c->root, c->inst.pid, c->guest_ram, &c->overhead);
+        if (c->guest_ram > 0)
+                c->r_overhead = bl_overhead_measure(c->root, c->inst.pid, c->guest_ram, &c->overhead);
         /* both walk the page tables: the pacing has to pay for both */
         c->pss.cost = bl_now_thread_cpu() - begin;
 }
@@ -114,11 +117,21 @@ static void calibrate_done(void *arg, int r)
                 if (r < 0 || c->r_pss < 0)
                         bl_pss_failed(&g->pss, now);
                 else
-                        bl_pss_note(&g->pss, &c->pss, c->m->n_guests, now);
-                if (r >= 0 && c->r_overhead >= 0)
+                        bl_pss_note(&g->pss, &c->pss, c->bound, c->m->n_guests, now);
+                if (r >= 0 && c->guest_ram > 0 && c->r_overhead >= 0) {
                         g->overhead = c->overhead;
+                        g->overhead_at = now;
+                        g->overhead_anon = c->pss.anon;
+                }
         }
         free(c);
+}
+
+/* How much of a QEMU is QEMU takes twice as long to find out as what sharing saves, and seldom changes. */
+static bool overhead_due(const struct bl_guest *g, usec_t now)
+{
+        return g->overhead_at == 0 || now - g->overhead_at > OVERHEAD_ANYWAY ||
+               bl_distance(g->mem.anon, g->overhead_anon) > g->overhead_anon / 50;
 }
 
 static void calibrate_one(struct bl_manager *m, usec_t now)
@@ -126,17 +139,23 @@ static void calibrate_one(struct bl_manager *m, usec_t now)
         for (size_t i = 0; i < m->n_guests && !m->calibrating; i++) {
                 struct bl_guest *g = m->guests[i];
                 struct calibration *c;
+                uint64_t bound = BL_UNSET;
 
-                if (!g->desc || !g->desc->has_instance || !bl_pss_due(&g->pss, now))
+                if (!g->desc || !g->desc->has_instance || now < g->pss.next)
+                        continue;
+                if (g->resident)
+                        (void)bl_pss_bound(bl_resident_dirfd(g->resident), &bound);
+                if (!bl_pss_due(&g->pss, g->mem.anon, bound, now))
                         continue;
                 c = calloc(1, sizeof *c);
                 if (!c)
                         return;
                 c->m = m;
+                c->bound = bound;
                 memcpy(c->uuid, g->uuid, BL_UUID_LEN);
                 c->root = m->options.root;
                 c->inst = g->desc->instance;
-                c->guest_ram = bl_guest_max(g);
+                c->guest_ram = overhead_due(g, now) ? bl_guest_max(g) : 0;
                 if (bl_pool_submit(m->pool, NULL, calibrate_run, calibrate_done, c) < 0)
                         free(c);
                 else

@@ -20,6 +20,7 @@ int bl_snapshot_build(struct bl_manager *m, usec_t now, struct bl_snapshot *ret)
         struct bl_snapshot s = {.at = now, .host = m->host};
 
         bl_swap_store_state(m, now, &s.store);
+        bl_share_state(m, &s.share);
         s.vms = calloc(m->n_guests ? m->n_guests : 1, sizeof *s.vms);
         if (!s.vms)
                 return -ENOMEM;
@@ -138,9 +139,14 @@ static bool is_waiting(const struct bl_plan *p)
         return false;
 }
 
+static bool is_pressed(const struct bl_plan *p)
+{
+        return p->state >= BL_STATE_SOFT || p->shortfall > 0;
+}
+
 static bool is_busy(const struct bl_manager *m)
 {
-        if (m->plan.state >= BL_STATE_SOFT || m->plan.shortfall > 0 || m->plan.coming > 0)
+        if (is_pressed(&m->plan) || m->plan.coming > 0 || bl_share_busy(m))
                 return true;
         for (size_t i = 0; i < m->plan.n; i++)
                 if (m->plan.d[i].act || m->plan.d[i].why == BL_WHY_IN_FLIGHT)
@@ -154,11 +160,13 @@ void bl_tick_now(struct bl_manager *m)
         usec_t now;
         struct bl_snapshot s;
         struct bl_plan plan;
+        bool pressed;
 
         for (size_t i = 0; i < m->n_guests && !bl_host_needs_usage(m->host_sensor); i++)
                 bl_sample_host_mem(m->guests[i], bl_now());
         now = bl_now();
         bl_kernel_tiers_look(m, now);
+        bl_share_look(m, now);
         m->tick_at = now;
         /* also after a tick that fails for want of memory */
         bl_tick_soon(m, TICK_REST);
@@ -169,13 +177,17 @@ void bl_tick_now(struct bl_manager *m)
                 return;
         }
         bl_host_psi_clear(m->host_sensor);
+        pressed = is_pressed(&m->plan);
         bl_plan_clear(&m->plan);
         m->plan = plan;
+        if (is_pressed(&m->plan) && !pressed)
+                bl_poll_pressed(m);
         note_state(m, was);
         m->planned = true;
         m->free_at_tick = m->host.free;
         m->waiting = is_waiting(&m->plan);
         carry_out(m, &s);
+        bl_share_carry_out(m, &s);
         bl_swap_tick(m, now);
         bl_shadow_drop(m, now);
         bl_snapshot_clear(&s);

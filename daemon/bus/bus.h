@@ -50,6 +50,7 @@ struct bl_control_ops {
         int (*list)(struct bl_manager *m, json_t **ret);
         int (*show)(struct bl_manager *m, const char *vm, json_t **ret);
         int (*tiers)(struct bl_manager *m, json_t **ret);
+        int (*sharing)(struct bl_manager *m, json_t **ret);
         int (*plan)(struct bl_manager *m, json_t **ret);
         int (*explain)(struct bl_manager *m, const char *vm, json_t **ret);
         int (*config)(struct bl_manager *m, json_t **ret);
@@ -62,6 +63,7 @@ struct bl_control_ops {
         void (*drain)(struct bl_manager *m, const char *vm, bool undo, bl_done_fn done, void *userdata);
         void (*ask)(struct bl_manager *m, const char *vm, const char *what, uint64_t bytes, bl_done_fn done,
                     void *userdata);
+        void (*resume_sharing)(struct bl_manager *m, bl_done_fn done, void *userdata);
         void (*act)(struct bl_manager *m, bool on, bl_done_fn done, void *userdata);
         void (*rollback)(struct bl_manager *m, bl_done_fn done, void *userdata);
         int (*reload)(struct bl_manager *m, char **ret_message);

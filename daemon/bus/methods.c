@@ -7,6 +7,7 @@
 #include <ballast/cleanup.h>
 
 #include "daemon/bus/internal.h"
+#include "daemon/virt/metadata.h"
 
 #define VM_NAME_MAX 256U
 
@@ -53,6 +54,7 @@ static int give_document(int r, json_t *doc, char **ret_text)
 READ_DOCUMENT(status)
 READ_DOCUMENT(list)
 READ_DOCUMENT(tiers)
+READ_DOCUMENT(sharing)
 READ_DOCUMENT(plan)
 READ_DOCUMENT(config)
 
@@ -126,13 +128,19 @@ static int one_setting(sd_bus_message *m, struct bl_vm_settings *s, char **ret_e
                 {"Limit", offsetof(struct bl_vm_settings, limit)},
                 {"Shares", offsetof(struct bl_vm_settings, shares)},
         };
-        const char *key = NULL;
+        const char *key = NULL, *text = NULL;
         uint64_t t = 0;
         int r, flag = 0;
 
         r = sd_bus_message_read_basic(m, 's', &key);
         if (r < 0)
                 return r;
+        if (strcmp(key, "Sharing") == 0) {
+                r = sd_bus_message_read(m, "v", "s", &text);
+                if (r >= 0)
+                        s->sharing = r = bl_metadata_sharing(text);
+                return r < 0 ? fail(ret_error, -EINVAL, "setting Sharing must be off, zero or group") : 0;
+        }
         if (strcmp(key, "Managed") == 0) {
                 r = sd_bus_message_read(m, "v", "b", &flag);
                 if (r >= 0)
@@ -149,13 +157,13 @@ static int one_setting(sd_bus_message *m, struct bl_vm_settings *s, char **ret_e
                         memcpy((char *)s + sizes[i].offset, &t, sizeof(t));
                         return 0;
                 }
-        return fail(ret_error, -EINVAL, "no setting is called '%.64s'; there are Reservation, Limit, Shares, Managed",
-                    key);
+        return fail(ret_error, -EINVAL,
+                    "no setting is called '%.64s'; there are Reservation, Limit, Shares, Managed, Sharing", key);
 }
 
 static int read_settings(sd_bus_message *m, struct bl_vm_settings *ret, char **ret_error)
 {
-        struct bl_vm_settings s = {BL_UNSET, BL_UNSET, BL_UNSET, -1};
+        struct bl_vm_settings s = BL_VM_SETTINGS_NONE;
         bool any = false;
         int r;
 
@@ -267,6 +275,14 @@ static int change_ask(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void
         return 0;
 }
 
+static int change_resume_sharing(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void *userdata, char **ret_error)
+{
+        (void)m;
+        (void)ret_error;
+        b->ops->resume_sharing(b->manager, done, userdata);
+        return 0;
+}
+
 static int change_act(struct bl_bus *b, sd_bus_message *m, bl_done_fn done, void *userdata, char **ret_error)
 {
         int r, on = 0;
@@ -304,6 +320,7 @@ static const struct bl_method methods[] = {
         {"List", .read = read_list},
         {"Show", .read = read_show},
         {"Tiers", .read = read_tiers},
+        {"Sharing", .read = read_sharing},
         {"Plan", .read = read_plan},
         {"Explain", .read = read_explain},
         {"Config", .read = read_config},
@@ -313,6 +330,7 @@ static const struct bl_method methods[] = {
         {"Hold", .change = change_hold},
         {"Drain", .change = change_drain},
         {"Ask", .change = change_ask},
+        {"ResumeSharing", .change = change_resume_sharing},
         {"Act", .change = change_act},
         {"Rollback", .change = change_rollback},
         {"Reload", .change = change_reload},

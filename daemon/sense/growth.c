@@ -63,7 +63,7 @@ uint64_t bl_growth_rate(const struct bl_growth *g)
         last = g->sample[nth_last(g, 0)].at;
 
         /* The samples in the window, and two at least if they are not too old:
-         * at rest they come every 250 ms. */
+         * at rest they come every second. */
         while (n < g->n) {
                 const usec_t age = last - g->sample[nth_last(g, n)].at;
 

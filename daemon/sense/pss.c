@@ -16,6 +16,7 @@
 
 #define ROLLUP_MAX 4096
 #define SOONEST    (10 * BL_SEC)
+#define UNCHANGED  (60 * BL_SEC)
 
 /* 0.2 % of one CPU: after a measurement that cost c, rest for 500 c */
 #define REST 500
@@ -65,18 +66,27 @@ int bl_pss_measure(const char *root, pid_t pid, uint64_t start, struct bl_pss *r
         return 0;
 }
 
-bool bl_pss_due(const struct bl_pss_pace *p, usec_t now)
+static bool is_about(uint64_t a, uint64_t b)
 {
-        return !p->busy && now >= p->next;
+        return bl_distance(a, b) <= bl_max(a, b) / 50;
 }
 
-void bl_pss_note(struct bl_pss_pace *p, const struct bl_pss *m, size_t n_vms, usec_t now)
+bool bl_pss_due(const struct bl_pss_pace *p, uint64_t anon, uint64_t bound, usec_t now)
+{
+        if (p->busy || now < p->next)
+                return false;
+        return p->at == 0 || now >= bl_add_sat(p->at, UNCHANGED) || bound == BL_UNSET || !is_about(anon, p->anon) ||
+               !is_about(bound, p->merged);
+}
+
+void bl_pss_note(struct bl_pss_pace *p, const struct bl_pss *m, uint64_t bound, size_t n_vms, usec_t now)
 {
         const usec_t rest = bl_mul_sat(bl_mul_sat(m->cost, REST), bl_max(n_vms, 1));
 
         *p = (struct bl_pss_pace){
                 .savings = bl_pss_saved(m),
                 .anon = m->anon,
+                .merged = bound,
                 .at = now,
                 .next = bl_add_sat(now, bl_max(rest, SOONEST)),
         };

@@ -46,17 +46,20 @@ static inline uint64_t bl_pss_saved(const struct bl_pss *p)
 struct bl_pss_pace {
         uint64_t savings; /* at the last measurement */
         uint64_t anon; /* RssAnon then */
+        uint64_t merged; /* what bl_pss_bound said then; BL_UNSET: nothing */
         usec_t at; /* 0: never measured */
         usec_t next; /* not before */
         bool busy; /* a worker is at it */
 };
 
-/* Is it time?  At most one VM may be busy at a time: the caller sees to that.  `n_vms` shares the CPU budget. */
-bool bl_pss_due(const struct bl_pss_pace *p, usec_t now);
+/* Is it time?  At most one VM may be busy at a time: the caller sees to that.  A VM whose RssAnon and bl_pss_bound
+ * (BL_UNSET: not known) are what they were, within 2 %, is measured once a minute only: in case khugepaged took merged
+ * pages apart, which neither of the two shows. */
+bool bl_pss_due(const struct bl_pss_pace *p, uint64_t anon, uint64_t bound, usec_t now);
 
 /* Takes a measurement; the next follows so late that all `n_vms` together
- * stay below 0.2 % of one CPU, and not before 10 s. */
-void bl_pss_note(struct bl_pss_pace *p, const struct bl_pss *m, size_t n_vms, usec_t now);
+ * stay below 0.2 % of one CPU, and not before 10 s.  `bound` as at bl_pss_due. */
+void bl_pss_note(struct bl_pss_pace *p, const struct bl_pss *m, uint64_t bound, size_t n_vms, usec_t now);
 
 /* It failed: again in 10 s at the earliest. */
 void bl_pss_failed(struct bl_pss_pace *p, usec_t now);

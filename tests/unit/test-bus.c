@@ -349,14 +349,16 @@ static void calls(sd_bus *b)
         FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 1, "Nonsense", "t", UINT64_C(5), 1, 1);
         FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 1, "Limit", "s", "5", 1, 1);
         FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 1, "Managed", "t", UINT64_C(1), 1, 1);
+        FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 1, "Sharing", "s", "yes", 1, 1);
+        FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 1, "Sharing", "b", 1, 1, 1);
         FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 0, 1, 1);
         FAILS("org.ballast1.Error.InvalidArgument", "SetVm", "sa{sv}bb", "web1", 1, "Shares", "t", UINT64_C(5), 0, 0);
         FAILS("org.ballast1.Error.OutOfRange", "SetVm", "sa{sv}bb", "web1", 2, "Limit", "t", UINT64_C(5), "Reservation",
               "t", UINT64_C(6), 1, 1);
         FAILS("org.freedesktop.DBus.Error.UnknownMethod", "NoSuchMethod", NULL);
         FAILS("org.freedesktop.DBus.Error.InvalidArgs", "Act", "s", "on");
-        EXPECT(call(b, "SetVm", NULL, NULL, "sa{sv}bb", "web1", 3, "Reservation", "t", UINT64_C(11), "Managed", "b", 1,
-                    "Shares", "t", UINT64_C(13), 1, 0) >= 0);
+        EXPECT(call(b, "SetVm", NULL, NULL, "sa{sv}bb", "web1", 4, "Reservation", "t", UINT64_C(11), "Managed", "b", 1,
+                    "Shares", "t", UINT64_C(13), "Sharing", "s", "zero", 1, 0) >= 0);
         EXPECT(call(b, "Balloon", NULL, NULL, "stb", "slow", UINT64_C(17), 1) >= 0);
 }
 
@@ -369,6 +371,7 @@ static void test_calls(void **state)
         assert_int_equal(w->manager.last_set.shares, 13);
         assert_true(w->manager.last_set.limit == BL_UNSET);
         assert_int_equal(w->manager.last_set.managed, 1);
+        assert_int_equal(w->manager.last_set.sharing, BL_SHARE_ZERO);
         assert_true(w->manager.last_live);
         assert_false(w->manager.last_persistent);
         assert_int_equal(w->manager.last_bytes, 17);

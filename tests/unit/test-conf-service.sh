@@ -16,7 +16,7 @@ fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 # verify wants the program to be there; it need not be ours
-sed 's|^ExecStart=/usr/sbin/ballastd$|ExecStart=/bin/true|' "$unit" > "$tmp/ballastd.service"
+sed 's|^\(Exec[A-Za-z]*\)=/usr/sbin/ballastd\>|\1=/bin/true|' "$unit" > "$tmp/ballastd.service"
 
 rc=0
 check() {

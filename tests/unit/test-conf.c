@@ -58,7 +58,7 @@ static void test_defaults(void **state)
         assert_int_equal(c->default_reservation, 0);
         assert_int_equal(c->shares_per_mib, 10);
         assert_int_equal(c->sample_min, 20 * BL_MSEC);
-        assert_int_equal(c->sample_max, 250 * BL_MSEC);
+        assert_int_equal(c->sample_max, BL_SEC);
         assert_int_equal(c->log_level, LOG_INFO);
         assert_int_equal(c->policy.min_free, BL_UNSET);
         assert_int_equal(c->policy.idle_tax, 7500);
@@ -66,7 +66,8 @@ static void test_defaults(void **state)
         for (size_t i = 0; bl_conf_setting(c, i, &s); i++) {
                 assert_string_equal(s.source, "default");
                 assert_true(*s.doc && *s.allowed);
-                assert_true(*s.value || strcmp(s.key, "Disk") == 0 || strcmp(s.key, "DefaultGroup") == 0);
+                assert_true(*s.value || strcmp(s.key, "Disk") == 0 || strcmp(s.key, "DefaultGroup") == 0 ||
+                            strcmp(s.key, "Group") == 0);
         }
 }
 
@@ -138,6 +139,41 @@ static void test_budgets(void **state)
         assert_int_equal(c->budget.kind, BL_BUDGET_PERCENT);
         assert_int_equal(bl_conf_set(c, "host", "budget", "RAM", "test", NULL), 0);
         assert_int_equal(c->budget.kind, BL_BUDGET_RAM);
+}
+
+static void test_sharing(void **state)
+{
+        _cleanup_conf_ struct bl_conf *c = NULL;
+        _cleanup_free_ char *may = NULL;
+        struct bl_conf_setting s;
+
+        (void)state;
+        assert_int_equal(bl_conf_new(&c), 0);
+        assert_int_equal(c->share_mode, BL_SHARE_OFF);
+        assert_string_equal(c->share_group, "");
+        assert_int_equal(c->share_scan_cpu, 10);
+        assert_int_equal(c->share_ksmd_cpu, BL_WHOLE);
+        assert_false(c->share_host_knobs);
+        assert_int_equal(bl_conf_set(c, "sharing", "mode", "GROUP", "test", NULL), 0);
+        assert_int_equal(c->share_mode, BL_SHARE_GROUP);
+        assert_string_equal(setting(c, "mode", &s), "group");
+        assert_int_equal(bl_conf_set(c, "sharing", "mode", "yes", "test", &may), -EINVAL);
+        assert_non_null(strstr(may, "off, zero or group"));
+        assert_int_equal(c->share_mode, BL_SHARE_GROUP);
+        assert_int_equal(bl_conf_set(c, "sharing", "mode", "", "test", NULL), 0);
+        assert_int_equal(c->share_mode, BL_SHARE_OFF);
+        assert_int_equal(bl_conf_set(c, "sharing", "group", "a b", "test", NULL), -EINVAL);
+        assert_int_equal(bl_conf_set(c, "sharing", "scan_cpu", "0%", "test", NULL), -ERANGE);
+        assert_int_equal(bl_conf_set(c, "sharing", "scan_cpu", "0.01%", "test", NULL), 0);
+        assert_int_equal(c->share_scan_cpu, 1);
+        assert_int_equal(bl_conf_set(c, "sharing", "ksmd_cpu", "0.5%", "test", NULL), -ERANGE);
+        assert_int_equal(bl_conf_set(c, "sharing", "pays_at", "100K", "test", NULL), -ERANGE);
+        assert_int_equal(bl_conf_set(c, "sharing", "pays_at", "16M", "test", NULL), 0);
+        assert_int_equal(c->policy.share_pays, 16 * BL_MIB);
+        assert_int_equal(bl_conf_set(c, "sharing", "wake_at", "64M", "test", NULL), 0);
+        assert_int_equal(c->policy.share_wake, 64 * BL_MIB);
+        assert_int_equal(bl_conf_set(c, "sharing", "reserve", "25%", "test", NULL), 0);
+        assert_int_equal(c->policy.share_reserve, 2500);
 }
 
 static void test_directories_and_dropins(void **state)
@@ -284,8 +320,8 @@ static void test_bad_values_are_errors(void **state)
                        ":2: [vm] shares_per_mib = 0: must be a whole number from 1 to 1000000");
         expect_message("[daemon]\nact = yes\nnonsense\n", -EINVAL, LOG_ERR,
                        ":3: is neither a [section] nor \"key = value\" nor a # comment");
-        expect_message("[host]\nsample_min = 500ms\n", -EINVAL, LOG_ERR,
-                       ":2: [Host] SampleMin = 500ms must not be larger than SampleMax = 250ms (default)");
+        expect_message("[policy]\nretry_first = 20min\n", -EINVAL, LOG_ERR,
+                       ":2: [Policy] RetryFirst = 20min must not be larger than RetryMax = 10min (default)");
 }
 
 static void test_all_messages_and_nothing_applied(void **state)
@@ -388,7 +424,7 @@ static void test_set(void **state)
 
         assert_int_equal(bl_conf_set(c, "host", "sample_max", "10ms", "x", &message), -EINVAL);
         assert_string_equal(message, "[Host] SampleMin must not be larger than SampleMax");
-        assert_int_equal(c->sample_max, 250 * BL_MSEC);
+        assert_int_equal(c->sample_max, BL_SEC);
         (void)setting(c, "sample_max", &s);
         assert_string_equal(s.source, "default");
         assert_int_equal(bl_conf_set(c, "daemon", "act", "", NULL, NULL), 0);
@@ -524,6 +560,7 @@ int main(void)
                 IN_ROOT(test_defaults),
                 IN_ROOT(test_all_kinds_of_values),
                 cmocka_unit_test(test_budgets),
+                cmocka_unit_test(test_sharing),
                 IN_ROOT(test_directories_and_dropins),
                 IN_ROOT(test_an_empty_value_is_the_default_again),
                 IN_ROOT(test_single_file),

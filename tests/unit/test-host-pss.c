@@ -70,19 +70,29 @@ static void test_pacing(void **state)
         usec_t now = 100 * BL_SEC;
 
         (void)state;
-        assert_true(bl_pss_due(&p, now));
+        assert_true(bl_pss_due(&p, BL_GIB, 0, now));
         p.busy = true;
-        assert_false(bl_pss_due(&p, now));
-        bl_pss_note(&p, &cheap, 8, now);
+        assert_false(bl_pss_due(&p, BL_GIB, 0, now));
+        bl_pss_note(&p, &cheap, BL_UNSET, 8, now);
         assert_false(p.busy);
-        assert_false(bl_pss_due(&p, now + 9 * BL_SEC));
-        assert_true(bl_pss_due(&p, now + 10 * BL_SEC));
+        assert_false(bl_pss_due(&p, BL_GIB, 0, now + 9 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, 0, now + 10 * BL_SEC));
+
+        /* one that stands still is measured once a minute */
+        bl_pss_note(&p, &cheap, BL_MIB, 8, now);
+        assert_false(bl_pss_due(&p, BL_GIB, BL_MIB, now + 59 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, BL_MIB, now + 60 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, 2 * BL_MIB, now + 10 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, 0, now + 10 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, BL_UNSET, now + 10 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB - 30 * BL_MIB, BL_MIB, now + 10 * BL_SEC));
+        assert_false(bl_pss_due(&p, BL_GIB - 10 * BL_MIB, BL_MIB, now + 10 * BL_SEC));
 
         /* 8 VMs of 8 GiB: each is measured so seldom that all cost 0.2 % */
-        bl_pss_note(&p, &dear, 8, now);
+        bl_pss_note(&p, &dear, 0, 8, now);
         assert_int_equal(p.next - now, 640 * BL_SEC);
         assert_true(8 * dear.cost * 1000 <= 2 * (p.next - now));
-        bl_pss_note(&p, &dear, 0, now);
+        bl_pss_note(&p, &dear, 0, 0, now);
         assert_int_equal(p.next - now, 80 * BL_SEC);
 
         p.busy = true;
@@ -97,7 +107,7 @@ static void test_savings_are_never_more_than_likely(void **state)
 
         (void)state;
         assert_int_equal(bl_pss_savings(&p, BL_GIB, BL_UNSET), 0);
-        bl_pss_note(&p, &(struct bl_pss){.anon = 4 * BL_GIB, .pss_anon = 3 * BL_GIB}, 1, BL_SEC);
+        bl_pss_note(&p, &(struct bl_pss){.anon = 4 * BL_GIB, .pss_anon = 3 * BL_GIB}, 0, 1, BL_SEC);
         assert_int_equal(bl_pss_savings(&p, 4 * BL_GIB, BL_UNSET), BL_GIB);
         assert_int_equal(bl_pss_savings(&p, 6 * BL_GIB, BL_UNSET), BL_GIB);
         assert_int_equal(bl_pss_savings(&p, 2 * BL_GIB, BL_UNSET), BL_GIB / 2);

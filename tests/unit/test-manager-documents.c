@@ -201,7 +201,7 @@ static void test_status(void **state)
         assert_schema(d);
         FIELDS(d, {"schema", "i"}, {"version", "s"}, {"acting", "b"}, {"acting_from", "s"}, {"held", "b"},
                {"state", "s"}, {"since_us", "i"}, {"budget", "o"}, {"marks", "o"}, {"psi", "o"}, {"swap", "o"},
-               {"store", "o"}, {"libvirt", "o"}, {"vms", "o"}, {"totals", "o"}, {"conflicts", "a"}, {"warnings", "a"},
+               {"store", "o"}, {"sharing", "o"}, {"libvirt", "o"}, {"vms", "o"}, {"totals", "o"}, {"conflicts", "a"}, {"warnings", "a"},
                {"rollback", "o"});
         FIELDS(json_object_get(d, "budget"), {"kind", "s"}, {"bytes", "i"}, {"used", "i"}, {"free", "i"},
                {"growth_per_s", "i"});
@@ -210,6 +210,7 @@ static void test_status(void **state)
         FIELDS(json_object_get(d, "psi"), {"known", "b"}, {"some_us", "i"}, {"full_us", "i"});
         FIELDS(json_object_get(d, "swap"), {"total", "i"}, {"free", "i"});
         FIELDS(json_object_get(d, "store"), {"state", "s"}, {"pool", "n"});
+        FIELDS(json_object_get(d, "sharing"), {"mode", "s"}, {"state", "s"}, {"saved", "i"}, {"error", "sn"});
         FIELDS(json_object_get(d, "libvirt"), {"uri", "s"}, {"connected", "b"}, {"error", "sn"});
         FIELDS(json_object_get(d, "vms"), {"known", "i"}, {"managed", "i"}, {"held", "i"}, {"stuck", "i"},
                {"not_reclaimable", "i"});
@@ -556,6 +557,33 @@ static void test_tiers(void **state)
         json_decref(d);
 }
 
+static void test_sharing(void **state)
+{
+        struct fixture *f = *state;
+        json_t *d = NULL, *vm;
+
+        SPIN_UNTIL(f, f->m->planned);
+        assert_int_equal(bl_control_sharing(f->m, &d), 0);
+        assert_schema(d);
+        FIELDS(d, {"schema", "i"}, {"mode", "s"}, {"group", "s"}, {"error", "sn"}, {"state", "s"}, {"reason", "s"},
+               {"sentence", "s"}, {"warnings", "a"}, {"ksm", "on"}, {"cpu_us", "o"}, {"cpu_us_per_mib", "in"},
+               {"gain", "i"}, {"reserve", "i"}, {"all", "o"}, {"vms", "a"});
+        assert_string_equal(json_string_value(json_object_get(d, "mode")), "off");
+        assert_string_equal(json_string_value(json_object_get(d, "state")), "off");
+        FIELDS(json_object_get(d, "cpu_us"), {"ksmd", "i"}, {"khugepaged", "i"}, {"scan", "i"});
+        FIELDS(json_object_get(d, "all"), {"present", "i"}, {"merged", "i"}, {"saved", "i"}, {"gain", "i"},
+               {"zero", "i"}, {"breaks", "i"});
+        assert_int_equal(json_array_size(json_object_get(d, "vms")), 1);
+        vm = json_array_get(json_object_get(d, "vms"), 0);
+        FIELDS(vm, {"name", "s"}, {"uuid", "s"}, {"group", "s"}, {"asked", "s"}, {"mode", "s"}, {"why_not", "sn"},
+               {"merging", "bn"}, {"evidence_age_us", "in"}, {"present", "i"}, {"zero", "i"}, {"gain", "i"},
+               {"gain_low", "i"}, {"gain_high", "i"}, {"merged", "i"}, {"saved", "i"}, {"breaks", "i"},
+               {"zero_out", "i"}, {"cpu_us", "i"}, {"reason", "s"}, {"sentence", "s"});
+        assert_string_equal(json_string_value(json_object_get(vm, "mode")), "off");
+        assert_true(json_is_null(json_object_get(vm, "merging")));
+        json_decref(d);
+}
+
 static void test_tiers_with_store(void **state)
 {
         struct fixture *f = *state;
@@ -828,6 +856,7 @@ int main(void)
                 STARTED(test_config),
                 STARTED(test_hostile_names),
                 STARTED(test_tiers),
+                STARTED(test_sharing),
                 STARTED(test_tiers_with_store),
                 STARTED(test_metrics),
                 STARTED(test_metrics_of_the_store),

@@ -28,7 +28,7 @@ struct fixture {
         sd_event *event;
         virConnectPtr other; /* keeps the driver's world alive, and is the administrator with virsh */
         struct bl_manager *m;
-        virDomainPtr vms[2]; /* of vm_create */
+        virDomainPtr vms[3]; /* of vm_create */
         size_t n_vms;
         /* what `done` was called with */
         int answers, r;

@@ -376,7 +376,7 @@ static void test_ledger_cannot_be_written(void **state)
 static void test_set(void **state)
 {
         struct fixture *f = *state;
-        const struct bl_vm_settings none = {BL_UNSET, BL_UNSET, BL_UNSET, -1};
+        const struct bl_vm_settings none = BL_VM_SETTINGS_NONE;
         struct bl_vm_settings s = none;
         virDomainPtr d = vm_create(f, "v1", false);
         json_t *doc = NULL;
@@ -427,7 +427,7 @@ static void test_set(void **state)
 static void test_set_while_ending(void **state)
 {
         struct fixture *f = *state;
-        const struct bl_vm_settings s = {BL_UNSET, BL_UNSET, 5, -1};
+        const struct bl_vm_settings s = {BL_UNSET, BL_UNSET, 5, -1, -1};
 
         bl_control_set_vm(f->m, "test", &s, true, false, on_done, f);
         assert_int_equal(f->answers, 0);
@@ -724,7 +724,7 @@ static void test_period_is_recorded_for_the_process(void **state)
 static void test_period_goes_back(void **state)
 {
         struct fixture *f = *state;
-        struct bl_vm_settings s = {BL_UNSET, BL_UNSET, BL_UNSET, 0};
+        struct bl_vm_settings s = {BL_UNSET, BL_UNSET, BL_UNSET, 0, -1};
         const struct bl_ledger_vm *v;
         struct bl_guest *g;
 

@@ -37,6 +37,7 @@ ballast_conf() {
       case ${kv%%=*} in
         pool_size | pool_ready | disk | disk_size | default_group | socket | control) section=store ;;
         budget | psi | psi_stall | psi_window | sample_min | sample_max) section=host ;;
+        mode | group | scan_cpu | host_knobs | pays_at | wake_at | reserve | ksmd_cpu) section=sharing ;;
         stats_period | manage | reservation | shares_per_mib) section=vm ;;
         libvirt_uri | libvirt_run_dir | vsock_control | act | log_level) section=daemon ;;
         *) section=policy ;;
