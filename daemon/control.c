@@ -95,6 +95,7 @@ void bl_control_set_vm(struct bl_manager *m, const char *vm, const struct bl_vm_
         meta.limit = s->limit;
         meta.manage = s->managed;
         meta.sharing = s->sharing;
+        memcpy(meta.group, s->group, sizeof meta.group);
         if (s->shares != BL_UNSET) {
                 meta.shares_kind = BL_SHARES_KIND_NUMBER;
                 meta.shares = s->shares;

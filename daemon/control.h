@@ -20,6 +20,8 @@
 
 #include <ballast/units.h>
 
+#include "daemon/virt/metadata.h"
+
 #define BL_SCHEMA_VERSION 1
 
 struct bl_manager;
@@ -124,6 +126,7 @@ struct bl_vm_settings {
         uint64_t shares;
         int managed; /* 1, 0, -1 */
         int sharing; /* enum bl_share_mode; -1 */
+        char group[BL_METADATA_GROUP]; /* its trust group; "" */
 };
 
 #define BL_VM_SETTINGS_NONE                                                                                  \

@@ -332,7 +332,7 @@ void bl_share_state(const struct bl_manager *m, struct bl_share_state *ret)
                 t.usable = s->there && !t.yielded;
                 t.driven = bl_ksm_driven(s->ksm);
                 t.full_scans = s->figures.full_scans;
-                t.ksmd_cpu = bl_or_zero(s->figures.ksmd_cpu);
+                t.ksmd_cpu = s->figures.ksmd_cpu;
                 t.broken = bl_mul_sat(s->figures.cow, PAGE);
         }
         *ret = t;

@@ -3,13 +3,16 @@
  * Page sharing: which VMs are merged, and when ksmd is driven.
  *
  * QEMU cannot register a part of a VM, so the choice is VMs and their order: densest first.  A batch is those that
- * bring at least half as much for a CPU-second of ksmd as the best one; the next batch comes when that is merged.  A
- * pass goes over all that is registered, so what comes later has to pay for that, too.
+ * bring at least half as much for a CPU-second of ksmd as the best one, and so many more that most of what there is
+ * comes at once; the next batch comes when that is merged.  A pass goes over all that is registered: what comes later
+ * has to pay for that, too, and what would be a good part of the whole is not left for later.
  */
 #include "internal.h"
 
-/* A batch are those that bring at least this part of what the best one brings. */
-#define BATCH_PART 2
+/* A batch are those that bring at least this part of what the best one brings; or a smaller one, until they are so
+ * much of all that could be merged: to go over them twice and then over all of them twice would cost more. */
+#define BATCH_PART   2
+#define BATCH_COVERS 9000 /* permyriad */
 
 /* What evidence leaves open for so long is decided by the estimate: a few further samples of each VM. */
 #define UNSURE_FOR (5 * BL_SEC)
@@ -36,6 +39,7 @@ struct group {
         uint64_t registered; /* present bytes of those that are registered, and stay */
         uint64_t credible; /* gain of those */
         uint64_t best; /* of those that could come: bytes per CPU-second */
+        uint64_t all; /* gain of all those */
         uint64_t least; /* those come that bring so much */
         uint64_t gain; /* of those */
         uint64_t present;
@@ -168,10 +172,12 @@ static void survey(struct bl_tick *t, const struct bl_plan *plan, struct group *
                 d->why = judge(t, i, away, &value);
                 if (d->why == BL_WHY_SHARE_KEEP)
                         g->credible = bl_add_sat(g->credible, bl_sub_sat(bl_sharing_credible(t, vm, h), away));
-                if (d->why == BL_WHY_SHARE_KEEP || h->chosen)
+                if (d->why == BL_WHY_SHARE_KEEP || h->chosen) {
                         g->registered = bl_add_sat(g->registered, bl_sharing_present(vm));
-                else if (d->why == BL_WHY_SHARE_MERGE)
+                } else if (d->why == BL_WHY_SHARE_MERGE) {
                         g->best = bl_max(g->best, bl_max(value, 1));
+                        g->all = bl_add_sat(g->all, bl_sub_sat(vm->share.gain, away));
+                }
         }
 }
 
@@ -189,6 +195,21 @@ static bool is_next(const struct bl_tick *t, const struct bl_plan *plan, const s
         return value >= g->least;
 }
 
+static void add_up(const struct bl_tick *t, const struct bl_plan *plan, struct group *g)
+{
+        uint64_t gain = 0;
+
+        g->coming = 0;
+        g->gain = g->present = 0;
+        for (size_t i = 0; i < t->n; i++) {
+                if (!is_next(t, plan, g, i, &gain))
+                        continue;
+                g->coming++;
+                g->gain = bl_add_sat(g->gain, gain);
+                g->present = bl_add_sat(g->present, bl_sharing_present(&t->s->vms[i]));
+        }
+}
+
 /* Who comes now?  All others wait for their turn. */
 static void choose(struct bl_tick *t, const struct bl_plan *plan, struct group *g)
 {
@@ -200,14 +221,10 @@ static void choose(struct bl_tick *t, const struct bl_plan *plan, struct group *
         if (g->best == 0)
                 return;
         g->least = bl_max(g->best, p->driving ? p->best : 0) / BATCH_PART;
-        for (size_t i = 0; i < t->n; i++) {
-                const struct bl_vm *vm = &t->s->vms[i];
-
-                if (!is_next(t, plan, g, i, &gain))
-                        continue;
-                g->coming++;
-                g->gain = bl_add_sat(g->gain, gain);
-                g->present = bl_add_sat(g->present, bl_sharing_present(vm));
+        add_up(t, plan, g);
+        while (!p->driving && g->least > 0 && g->gain < bl_part(g->all, BATCH_COVERS)) {
+                g->least /= 2;
+                add_up(t, plan, g);
         }
         /* what else a pass would bring pays for it, too */
         net = bl_add_sat(g->gain, p->driving ? bl_sharing_left(t) : g->credible);

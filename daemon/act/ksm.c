@@ -13,13 +13,15 @@
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
 
-/* ksm.h has the figures. */
-#define BATCH "2000"
+/* ksm.h has the figures: without sleep a small batch costs nothing, and lets go of its mutex soon. */
+#define BATCH "200"
 
-/* Less than a whole core: ksmd sleeps after each batch; milliseconds. */
-#define BATCH_TAKES UINT64_C(8) /* where little is merged; what it does take is seen */
-#define SLEEP_MAX   1000U
-#define ADJUST      (1 * BL_SEC)
+/* Less than a whole core: ksmd sleeps after each batch; milliseconds.  The kernel's ticks are up to 10 of them, so a
+ * batch is long enough to be half of the time beside one. */
+#define BATCH_SLEEPING "2000"
+#define BATCH_TAKES    UINT64_C(8) /* where little is merged; what it does take is seen */
+#define SLEEP_MAX      1000U
+#define ADJUST         (1 * BL_SEC)
 
 /* A page may be mapped so often before it gets a second copy (a chain of duplicates, mm/ksm.c).  The default costs
  * 1/256 of what is merged; more makes the kernel's walks over all mappings of a page as long. */
@@ -243,7 +245,7 @@ int bl_ksm_drive(struct bl_ksm *k, const struct bl_ksm_drive *d)
 {
         const char *to[_BL_KNOB_MAX] = {
                 [BL_KNOB_ADVISOR_MODE] = "none",
-                [BL_KNOB_PAGES_TO_SCAN] = BATCH,
+                [BL_KNOB_PAGES_TO_SCAN] = d->cpu < BL_WHOLE ? BATCH_SLEEPING : BATCH,
                 [BL_KNOB_RUN] = "1",
         };
         char sleep[BL_KNOB_TEXT], sharing[BL_KNOB_TEXT];

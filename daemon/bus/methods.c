@@ -141,6 +141,14 @@ static int one_setting(sd_bus_message *m, struct bl_vm_settings *s, char **ret_e
                         s->sharing = r = bl_metadata_sharing(text);
                 return r < 0 ? fail(ret_error, -EINVAL, "setting Sharing must be off, zero or group") : 0;
         }
+        if (strcmp(key, "Group") == 0) {
+                r = sd_bus_message_read(m, "v", "s", &text);
+                if (r < 0 || !bl_metadata_group_ok(text))
+                        return fail(ret_error, -EINVAL, "setting Group must be at most %u characters, without blanks",
+                                    BL_METADATA_GROUP - 1);
+                (void)snprintf(s->group, sizeof(s->group), "%s", text);
+                return 0;
+        }
         if (strcmp(key, "Managed") == 0) {
                 r = sd_bus_message_read(m, "v", "b", &flag);
                 if (r >= 0)
@@ -158,7 +166,7 @@ static int one_setting(sd_bus_message *m, struct bl_vm_settings *s, char **ret_e
                         return 0;
                 }
         return fail(ret_error, -EINVAL,
-                    "no setting is called '%.64s'; there are Reservation, Limit, Shares, Managed, Sharing", key);
+                    "no setting is called '%.64s'; there are Reservation, Limit, Shares, Managed, Sharing, Group", key);
 }
 
 static int read_settings(sd_bus_message *m, struct bl_vm_settings *ret, char **ret_error)

@@ -57,6 +57,7 @@ static enum ctl_exit parse_settings(struct ctl *c, struct bl_vm_settings *ret)
 {
         struct bl_vm_settings s = BL_VM_SETTINGS_NONE;
         const char *manage = ctl_value(c, "manage"), *sharing = ctl_value(c, "sharing");
+        const char *group = ctl_value(c, "group");
         enum ctl_exit x;
         bool yes;
 
@@ -76,8 +77,15 @@ static enum ctl_exit parse_settings(struct ctl *c, struct bl_vm_settings *ret)
                 if (s.sharing < 0)
                         return ctl_usage(c, "--sharing: '%s' is neither off, zero nor group", sharing);
         }
-        if (s.reservation == BL_UNSET && s.limit == BL_UNSET && !manage && !sharing && !ctl_value(c, "shares"))
-                return ctl_usage(c, "nothing to set: give --reservation, --limit, --shares, --manage or --sharing");
+        if (group && !bl_metadata_group_ok(group))
+                return ctl_usage(c, "--group: '%s' is no name for a group: at most %u characters, without blanks",
+                                 group, BL_METADATA_GROUP - 1);
+        if (group)
+                (void)snprintf(s.group, sizeof(s.group), "%s", group);
+        if (s.reservation == BL_UNSET && s.limit == BL_UNSET && !manage && !sharing && !group &&
+            !ctl_value(c, "shares"))
+                return ctl_usage(c, "nothing to set: give --reservation, --limit, --shares, --manage, --sharing or "
+                                    "--group");
         x = parse_shares(c, &s.shares); /* last: it may ask the daemon */
         if (x == CTL_OK)
                 *ret = s;
@@ -100,6 +108,8 @@ static int append_settings(sd_bus_message *m, const struct bl_vm_settings *s)
         if (r >= 0 && s->sharing >= 0)
                 r = sd_bus_message_append(m, "{sv}", "Sharing", "s",
                                           bl_share_mode_to_string((enum bl_share_mode)s->sharing));
+        if (r >= 0 && *s->group)
+                r = sd_bus_message_append(m, "{sv}", "Group", "s", s->group);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 

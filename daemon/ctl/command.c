@@ -90,6 +90,7 @@ const struct ctl_command ctl_commands[] = {
                             {"shares", "N", false, "its weight: low, normal, high or a number"},
                             {"manage", "yes|no", false, "whether Ballast acts on it"},
                             {"sharing", "MODE", false, "of its pages: off, zero or group"},
+                            {"group", "NAME", false, "its trust group, with which it shares them"},
                             {"live", NULL, false, "for the running VM only"},
                             {"persistent", NULL, false, "for its next boot only"}},
         },

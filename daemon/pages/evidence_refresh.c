@@ -98,7 +98,7 @@ static void refresh_take(struct bl_evidence *e, struct bl_evidence_job *job, use
                 uint32_t piece = bl_ev_find_piece(e, bl_ev_vm_slot(e, v), j->look[i].index);
 
                 for (unsigned k = 0; piece != BL_EV_NONE && k < j->look[i].n; k++) {
-                        if (take_page(e, piece, k, &j->look[i], now))
+                        if (bl_ev_room(e, piece) && take_page(e, piece, k, &j->look[i], now))
                                 continue;
                         done->error = -ENOMEM;
                         return;

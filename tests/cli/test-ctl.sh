@@ -58,7 +58,7 @@ check "an empty name" exits 2 show ""
 # --- what works
 for c in status list "list --sharing" tiers share "share resume" plan explain config metrics hold release "show web1" "show 6f1c6f9e-0000-4000-8000-000000000001" \
   "explain web1" "hold web1" "release web1" "act on" "act off" "balloon web1 --leave 1G" "balloon web1 --take 64M" \
-  "set web1 --limit 1G --reservation 512M --shares high --manage yes --sharing group" "set web1 --shares 7 --live" \
+  "set web1 --limit 1G --reservation 512M --shares high --manage yes --sharing group --group web" "set web1 --shares 7 --live" \
   "set web1 --limit 1G --persistent" "set --limit 1G web1" "hold slow"; do
   read -ra words <<< "$c"
   check "'$c' works" exits 0 "${words[@]}"

@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include <ballast/cleanup.h>
+#include <ballast/snapshot.h>
 
 #include "daemon/bus/bus.h"
 #include "daemon/bus/errors.h"
@@ -357,8 +358,8 @@ static void calls(sd_bus *b)
               "t", UINT64_C(6), 1, 1);
         FAILS("org.freedesktop.DBus.Error.UnknownMethod", "NoSuchMethod", NULL);
         FAILS("org.freedesktop.DBus.Error.InvalidArgs", "Act", "s", "on");
-        EXPECT(call(b, "SetVm", NULL, NULL, "sa{sv}bb", "web1", 4, "Reservation", "t", UINT64_C(11), "Managed", "b", 1,
-                    "Shares", "t", UINT64_C(13), "Sharing", "s", "zero", 1, 0) >= 0);
+        EXPECT(call(b, "SetVm", NULL, NULL, "sa{sv}bb", "web1", 5, "Reservation", "t", UINT64_C(11), "Managed", "b", 1,
+                    "Shares", "t", UINT64_C(13), "Sharing", "s", "zero", "Group", "s", "web", 1, 0) >= 0);
         EXPECT(call(b, "Balloon", NULL, NULL, "stb", "slow", UINT64_C(17), 1) >= 0);
 }
 
@@ -372,6 +373,7 @@ static void test_calls(void **state)
         assert_true(w->manager.last_set.limit == BL_UNSET);
         assert_int_equal(w->manager.last_set.managed, 1);
         assert_int_equal(w->manager.last_set.sharing, BL_SHARE_ZERO);
+        assert_string_equal(w->manager.last_set.group, "web");
         assert_true(w->manager.last_live);
         assert_false(w->manager.last_persistent);
         assert_int_equal(w->manager.last_bytes, 17);

@@ -558,6 +558,8 @@ static void test_memory(void **state)
         const size_t max = BL_MIB;
         struct fixture *x = *state;
         struct bl_evidence_figures f[2];
+        struct bl_evidence_done done;
+        struct bl_evidence_job *j;
         struct vm big[2];
 
         (void)bl_evidence_free(x->e);
@@ -577,6 +579,14 @@ static void test_memory(void **state)
         }
         assert_true(bl_evidence_memory(x->e) > max / 2);
         bl_evidence_figures(x->e, (const uint64_t[]){1, 2}, 2, f);
+        /* nor does it fail when ksmd has merged half of it, and all those frames are new */
+        for (uint32_t i = 1; i < pages; i += 3)
+                big[0].page[i] = (30000 + i) | MERGED;
+        assert_int_equal(bl_evidence_refresh_new(x->e, (struct bl_evidence_vm){1, &big[0].source}, &j), 0);
+        bl_evidence_job_run(j);
+        bl_evidence_job_take(x->e, j, x->now, &done);
+        assert_int_equal(done.error, 0);
+        assert_true(bl_evidence_memory(x->e) <= max);
         for (unsigned v = 0; v < 2; v++) {
                 assert_true(f[v].sampled >= 4096 && f[v].sampled < pages / 2);
                 assert_true(f[v].oldest > BL_SEC + 10 * SETTLE);

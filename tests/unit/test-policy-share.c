@@ -902,8 +902,9 @@ static void test_batches(void **state)
         (void)state;
         setup(&f, 8000);
         add(&f, "a", 400);
-        add(&f, "b", 60);
-        add(&f, "c", 60);
+        add(&f, "b", 20)->share.present = 256 * BL_MIB;
+        add(&f, "c", 20)->share.present = 256 * BL_MIB;
+        f.c.share_pays = 3 * BL_MIB;
         /* registered by its QEMU: it is in the way of the others */
         f.vms[2].share.merging = 1;
         decide(&f);
@@ -911,12 +912,12 @@ static void test_batches(void **state)
         assert_why(&f, 1, BL_WHY_SHARE_WAIT_TURN);
         assert_false(f.plan.share.d[1].act);
         sentence(&f, 1,
-                 "does not merge b yet: about 60 MiB of its 1.0 GiB have copies, and others bring more for the time of "
+                 "does not merge b yet: about 20 MiB of its 256 MiB have copies, and others bring more for the time of "
                  "ksmd");
         assert_why(&f, 2, BL_WHY_SHARE_WAIT_TURN);
         assert_told(&f, 2, false);
         sentence(&f, 2,
-                 "takes c out of merging: about 60 MiB of its 1.0 GiB have copies, and others bring more for the time "
+                 "takes c out of merging: about 20 MiB of its 256 MiB have copies, and others bring more for the time "
                  "of "
                  "ksmd");
 

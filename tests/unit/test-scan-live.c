@@ -55,6 +55,34 @@ static void test_written_between(void **state)
         fakes_free(&s);
 }
 
+/* Zero pages have their second look too, however many batches they fill. */
+static void test_zeros_written(void **state)
+{
+        struct fakes s = {0};
+        struct bl_scan *scan;
+        const struct bl_scan_report *r;
+
+        (void)state;
+        fakes_add(&s, fake_new(900, false));
+        fakes_add(&s, fake_new(900, true));
+        scan = scan_of(&s, &settle_soon);
+        run_to(scan, BL_SCAN_COMPARE);
+        for (uint32_t i = 0; i < 900; i += 3) {
+                s.fake[0]->content[i] = i + 1;
+                s.fake[0]->look[i + 1].state = BL_PAGE_KERNEL_ZERO; /* takes no memory any more */
+        }
+        run_to_the_end(scan);
+        r = bl_scan_report(scan);
+        assert_int_equal(r->source[0].f.zero, 300);
+        assert_int_equal(r->source[0].f.volatile_pages, 600);
+        assert_int_equal(r->source[1].f.zero, 900);
+        adds_up(&r->all);
+        /* a still source is not asked again */
+        assert_int_equal(s.fake[1]->pages_read, 900);
+        (void)bl_scan_free(scan);
+        fakes_free(&s);
+}
+
 /* As before, with hashes that are all alike: the hash held, so the bytes decide, and the last ones count. */
 static void test_written_under_a_collision(void **state)
 {
@@ -433,6 +461,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_written_between),
+                cmocka_unit_test(test_zeros_written),
                 cmocka_unit_test(test_written_under_a_collision),
                 cmocka_unit_test(test_changes),
                 cmocka_unit_test(test_frames_change),
