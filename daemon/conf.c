@@ -131,7 +131,7 @@ static const struct key keys[] = {
             "The most that is done about equal pages of any VM"),
         KEY("Sharing", "Group", T_NAME, share_group, 0, BL_METADATA_GROUP - 1, "",
             "Trust group that KSM serves; empty: that of the VMs that ask, if it is one"),
-        KEY("Sharing", "ScanCpu", T_RATIO, share_scan_cpu, 1, 10000, "0.1%",
+        KEY("Sharing", "ScanCpu", T_RATIO, share_scan_cpu, 1, 10000, "0.05%",
             "Part of a core that looking for equal pages may take at rest"),
         KEY("Sharing", "KsmdCpu", T_RATIO, share_ksmd_cpu, 100, 10000, "100%",
             "Part of a core that ksmd may take while it merges"),

@@ -83,6 +83,7 @@ struct bl_share {
         uint64_t last_id;
         unsigned jobs; /* under way */
         bool confirming; /* one of them has all sources */
+        usec_t unmet_at; /* bursts are over, and what they found is being confirmed since then; 0: no */
         usec_t next_at; /* at rest: the next job, not before */
         size_t turn; /* of the VMs, who is next */
         usec_t loop_cpu; /* that the loop had with it since the last job */

@@ -27,6 +27,9 @@
 #define OPEN_AGAIN   (10 * BL_SEC)
 #define WORK_AGAIN   (100 * BL_MSEC)
 #define SETTLE       (100 * BL_MSEC)
+/* After a burst all that matched has had its second look once by then; content with hundreds of copies is compared in
+ * several rounds, and what of it was not yet counts as unmatched meanwhile. */
+#define SECOND_LOOKS (2 * SETTLE)
 /* Of one VM by itself: 10,000 samples of zero pages are within 1 %. */
 #define ALONE_MEMORY ((size_t)BL_MIB)
 
@@ -563,11 +566,16 @@ static bool confirm_on(struct bl_manager *m, usec_t now)
         usec_t at = m->share.evidence ? bl_evidence_confirm_at(m->share.evidence) : BL_UNSET;
         bool new = unmet(m);
 
+        if (!new)
+                m->share.unmet_at = 0;
+        else if (m->share.unmet_at == 0)
+                m->share.unmet_at = now;
         if (at != BL_UNSET && at <= now && (new || now >= m->share.next_at) && confirm(m, now, new) > 0)
                 return true;
         if (!new)
                 return false;
-        if (at == BL_UNSET || at <= now) {
+        if (at == BL_UNSET || at <= now || now - m->share.unmet_at >= SECOND_LOOKS) {
+                m->share.unmet_at = 0;
                 meet(m);
                 return false;
         }

@@ -4,24 +4,27 @@
  *
  * One rule for each file that is written (/sys/kernel/mm/ksm/ and, where the administrator allows host-wide knobs,
  * /sys/kernel/mm/transparent_hugepage/khugepaged/): its value before our first write goes into the ledger, which is
- * saved before that write.  A value that is neither that nor what we wrote last is somebody else's (ksmtuned, an
- * administrator, a tuned profile): it stays, all others go back to what they were, and KSM is left alone
- * ("yielded") until bl_ksm_take_again().
+ * saved before that write.  A value that is not what we wrote last is somebody else's (ksmtuned, an administrator, a
+ * tuned profile), also when it is what we found: it stays, all others go back to what they were, and KSM is left alone
+ * ("yielded") until bl_ksm_take_again().  A daemon that was killed between saving and writing leaves both values in the
+ * ledger: its successor takes either for its own.
  *
  * Merged pages stay merged while ksmd rests (run=0; mm/ksm.c), so resting costs nothing.  run=2 is never written: it
  * un-merges everything on the host.
  *
  * All of this is a few reads and writes of sysfs on the loop's thread: none blocks, but run=0 and max_page_sharing wait
- * for ksmd to end its batch (ksm_thread_mutex): batches are kept below 100 ms.  Measured on 6.18, 2 CPUs, beside
- * guests:
+ * for ksmd to end its batch (ksm_thread_mutex).  A batch takes CPU time of ksmd, which has nice 5: where others want
+ * the CPU too it takes several times as long.  Measured on 6.18 with 2 CPUs, beside guests; the longest of 6 to 24
+ * times:
  *
- *   pages/sleep   of a core   run=0 takes
- *   2000 / 0      99 %        20 to 31 ms at most      what bl_ksm_drive() sets
- *   5000 / 0      99 %        28 to 182 ms
- *   30000 / 20    82 %        77 to 917 ms             the fastest that is seen recommended
+ *   pages/sleep   of a core       run=0 took   with 10 to 19 others waiting for a CPU
+ *   200 / 0       all it gets     62 ms        192 ms     what bl_ksm_drive() sets
+ *   2000 / 0      all it gets     47 ms        359 ms
+ *   5000 / 0      all it gets     182 ms
+ *   30000 / 20    82 % at best    917 ms       1,094 ms   the fastest that is seen recommended
  *
- * sleep_millisecs=0 means no sleep at all: ksmd only yields its CPU when it has to (cond_resched), at nice 5, so it
- * takes what others leave.  A page costs it 1.4 to 4 us, a merge up to 38.
+ * sleep_millisecs=0 means no sleep at all: ksmd only yields its CPU when it has to (cond_resched), so small batches
+ * cost nothing.  A page takes it 1.4 to 4 us, a merge up to 38, whatever the batch.
  *
  * What khugepaged did in 15 to 30 s, hurried, with merged pages of regions of 2 MiB (share that stayed merged):
  *

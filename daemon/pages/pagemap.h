@@ -8,7 +8,8 @@
  * in kpageflags.  PAGEMAP_SCAN (Linux 6.7) would be 8 to 17 ns a page cheaper where a page costs 450 to 600 to read,
  * and tells neither; what is mapped once has to be known for reading anyway (below).
  *
- * A KSM page with a single mapping left (its copies were written to) takes memory of its own and is PRESENT.
+ * A KSM page with a single mapping left (its copies were written to) takes memory of its own and is PRESENT; a read
+ * makes an ordinary page of it, which costs and saves nothing.
  */
 #ifndef BALLAST_PAGES_PAGEMAP_H
 #define BALLAST_PAGES_PAGEMAP_H

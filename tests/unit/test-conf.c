@@ -151,7 +151,7 @@ static void test_sharing(void **state)
         assert_int_equal(bl_conf_new(&c), 0);
         assert_int_equal(c->share_mode, BL_SHARE_OFF);
         assert_string_equal(c->share_group, "");
-        assert_int_equal(c->share_scan_cpu, 10);
+        assert_int_equal(c->share_scan_cpu, 5);
         assert_int_equal(c->share_ksmd_cpu, BL_WHOLE);
         assert_false(c->share_host_knobs);
         assert_int_equal(bl_conf_set(c, "sharing", "mode", "GROUP", "test", NULL), 0);

@@ -17,7 +17,7 @@ if [ ! -w "$KSM/run" ]; then
 fi
 
 # One KSM on the machine: whoever tests with it waits for the others
-exec 7> "${TMPDIR:-/tmp}/ballast-ksm.lock"
+exec 7> /tmp/ksm.lock
 flock 7
 knobs() {
   local k
