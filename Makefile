@@ -106,7 +106,7 @@ tests: $(unit_bin) $(sim_bin) $(bench_bin) $(fake_bin) $(if $(SANITIZE),,$(fuzz_
 
 # what is run with fault points in it
 .PHONY: faults
-faults: deps-check $(BUILD)/ballastd $(addprefix $(BUILD)/tests/unit/,test-virt-conn test-ledger test-fault test-store-step test-store-model)
+faults: deps-check $(BUILD)/ballastd $(addprefix $(BUILD)/tests/unit/,test-virt-conn test-ledger test-fault test-ksm test-store-step test-store-model)
 
 # A missing library is said in one line, with the mend, not in fifty of the compiler's.
 .PHONY: deps-check

@@ -289,6 +289,7 @@ void bl_share_to_vm(const struct bl_guest *g, struct bl_vm_share *ret)
 {
         const struct bl_guest_share *s = &g->share;
         const struct bl_evidence_figures *f = &s->figures;
+        uint64_t known;
 
         *ret = (struct bl_vm_share){
                 .mode = s->mode,
@@ -306,9 +307,12 @@ void bl_share_to_vm(const struct bl_guest *g, struct bl_vm_share *ret)
         if (!s->met)
                 return;
         ret->zero = bl_mul_sat(f->zero, PAGE);
-        ret->gain = bl_mul_sat(f->gain, PAGE);
-        ret->gain_low = bl_mul_sat(f->gain_low, PAGE);
-        ret->gain_high = bl_mul_sat(f->gain_high, PAGE);
+        /* without the right to see frames (CAP_SYS_ADMIN; the unit has it not) what is merged looks like any other
+         * page with copies, and is no gain */
+        known = s->source && s->source->source->blind ? s->merged : 0;
+        ret->gain = bl_sub_sat(bl_mul_sat(f->gain, PAGE), known);
+        ret->gain_low = bl_sub_sat(bl_mul_sat(f->gain_low, PAGE), known);
+        ret->gain_high = bl_sub_sat(bl_mul_sat(f->gain_high, PAGE), known);
 }
 
 void bl_share_state(const struct bl_manager *m, struct bl_share_state *ret)

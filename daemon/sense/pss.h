@@ -73,10 +73,10 @@ uint64_t bl_pss_savings(const struct bl_pss_pace *p, uint64_t anon, uint64_t bou
 
 /*
  * A cheap upper bound of the savings in bytes (2 us): ksm_merging_pages of the
- * process, kernel 5.19+.  It falls at once when memory is un-merged or freed;
- * a merged page that the guest wrote to stays in it until ksmd passes there
- * again (measured), and is counted meanwhile by bl_vmstat.cow_ksm, for the
- * whole host.  `dirfd` is bl_resident_dirfd's.  -ENOENT: this kernel does not
+ * process, kernel 5.19+.  It falls at once when memory is freed; a merged page
+ * that the guest wrote to, or that was un-merged, stays in it until ksmd passes
+ * there again (measured); the former is counted meanwhile by bl_vmstat.cow_ksm,
+ * for the whole host.  `dirfd` is bl_resident_dirfd's.  -ENOENT: this kernel does not
  * have it; -EBADMSG; -EACCES.
  */
 int bl_pss_bound(int dirfd, uint64_t *ret);
