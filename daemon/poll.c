@@ -39,8 +39,11 @@ void bl_poll_soon(struct bl_guest *g, usec_t at)
 
 void bl_poll_pressed(struct bl_manager *m)
 {
+        usec_t now = bl_now();
+
         for (size_t i = 0; i < m->n_guests; i++)
-                bl_poll_soon(m->guests[i], bl_now());
+                m->guests[i]->sense_at = bl_min(m->guests[i]->sense_at, now);
+        bl_poll_rearm(m);
 }
 
 static bool is_moving(const struct bl_guest *g, usec_t now)
