@@ -99,7 +99,7 @@ check 'ksmd rests afterwards' until_true 60 rests
 check 'the other group is not merged, though it holds the same' not_merged foreign
 check "and says why: $(vm_sharing foreign .why_not)" [ "$(vm_sharing foreign '.why_not != null')" = true ]
 check 'its property says so' [ "$(merge_property foreign)" = false ]
-check 'its group is told what it saves' until_true 30 sharing_is ".all.saved >= $((N * 8 / 10))" true
+check 'its group is told what it saves' until_true 45 sharing_is ".all.saved >= $((N * 8 / 10))" true
 cpu=$(ksmd_cpu)
 had=$(saved a b)
 sleep 5
