@@ -538,7 +538,7 @@ static bool drive_ksm(void)
         /* one KSM for all tests of the machine */
         ksm_lock = open("/tmp/ksm.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
         for (int i = 0; ksm_lock < 0 || flock(ksm_lock, LOCK_EX | LOCK_NB) < 0; i++) {
-                if (i == 200)
+                if (i == 1200)
                         return false;
                 (void)usleep(50 * 1000);
         }
