@@ -33,7 +33,9 @@ static void print_head(const struct ctl *c, const json_t *d)
         if (*ctl_string(d, "error"))
                 ctl_field("Error:", "%s%s%s", ctl_color(c, CTL_RED), ctl_string(d, "error"), ctl_color_end(c));
         json_array_foreach(json_object_get(d, "warnings"), i, w)
+        {
                 ctl_field("Warning:", "%s%s%s", ctl_color(c, CTL_YELLOW), json_string_value(w), ctl_color_end(c));
+        }
         if (strcmp(state, "off") == 0)
                 return;
         ctl_field("Saved:", "%s of %s present; %s mapped to merged pages", CTL_SIZE(all, "saved"),

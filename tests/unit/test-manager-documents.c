@@ -201,8 +201,8 @@ static void test_status(void **state)
         assert_schema(d);
         FIELDS(d, {"schema", "i"}, {"version", "s"}, {"acting", "b"}, {"acting_from", "s"}, {"held", "b"},
                {"state", "s"}, {"since_us", "i"}, {"budget", "o"}, {"marks", "o"}, {"psi", "o"}, {"swap", "o"},
-               {"store", "o"}, {"sharing", "o"}, {"libvirt", "o"}, {"vms", "o"}, {"totals", "o"}, {"conflicts", "a"}, {"warnings", "a"},
-               {"rollback", "o"});
+               {"store", "o"}, {"sharing", "o"}, {"libvirt", "o"}, {"vms", "o"}, {"totals", "o"}, {"conflicts", "a"},
+               {"warnings", "a"}, {"rollback", "o"});
         FIELDS(json_object_get(d, "budget"), {"kind", "s"}, {"bytes", "i"}, {"used", "i"}, {"free", "i"},
                {"growth_per_s", "i"});
         FIELDS(json_object_get(d, "marks"), {"min_free", "i"}, {"high", "i"}, {"clear", "i"}, {"soft", "i"},
