@@ -357,7 +357,8 @@ static void test_compress(void **state)
         assert_int_equal(r->all.duplicate_intra, 2400);
         assert_int_equal(r->compressed, 900);
         /* 1 : 2.6 of those that shrink to 33 bytes: (3600 * 4096) / (1000 * 4096 + 2600 * 33) */
-        assert_true(r->compress_ratio > 3.2 && r->compress_ratio < 3.9);
+        /* 250 of the sample do not shrink, give or take 13: bounds at four and a half times that */
+        assert_true(r->compress_ratio > 2.8 && r->compress_ratio < 4.6);
         assert_true(r->still);
         (void)bl_scan_free(scan);
         (void)bl_source_free(source);
