@@ -60,6 +60,7 @@ for p in "${points[@]}"; do
     ledger-*) for n in 1 3 5; do one "$p:$n" no; done ;;
     undo-*) one "$p" yes ;;
     store-*) ;; # another program's: tests/unit/test-store-model.c
+    knob-*) ;; # KSM's: tests/unit/test-ksm.c
     *) one "$p" no ;;
   esac
 done
