@@ -9,7 +9,8 @@
 # each time.  Savings are what the guests' Pss and memfds fall by, seen from outside
 # (bench-share-watch).  Then a late guest, khugepaged, and the scanner (share-parts.sh).
 # Un-merges all pages of the host on its way; settings of KSM and khugepaged are put back.
-# About 25 minutes.  --long: slow arms, once, an hour and a half.
+# About 25 minutes.  --long: slow arms, once, and set
+# herd_same, an hour and a half.
 #
 #   bench-share.sh [--long] [--runs N] [--sets dense,herd] [--arms ARM,...]
 #                  [--only arms|late|thp|scan]   a part; the rest is what an earlier run has left
@@ -31,7 +32,7 @@ say() { printf '%s\n' "$*" >&2; }
 runs=3 only='' sets=(dense herd) arms=(ksm-fast ksm-max ballast) result=share
 while (($# > 0)); do
   case $1 in
-    --long) runs=1 arms=(ksm-fast ksm-default ksmtuned) result=share-long only=arms ;;
+    --long) runs=1 sets=(dense herd herd_same) arms=(ksm-fast ksm-default ksmtuned ballast) result=share-long only=arms ;;
     --runs) runs=${2:?} && shift ;;
     --sets) IFS=, read -ra sets <<< "${2:?}" && shift ;;
     --arms) IFS=, read -ra arms <<< "${2:?}" && shift ;;
@@ -92,6 +93,8 @@ for at in "${sets[@]}"; do
   guests_up "$at"
   part first
   part oracle
+  # what herd_same is for is no matter of slow arms
+  if [ "$at" = herd_same ]; then arms=(ksm-fast ksm-max ballast); fi
   if wanted arms; then part arms; fi
   for more in scan late thp; do
     if [ "$at" = dense ] && wanted $more; then part $more; fi

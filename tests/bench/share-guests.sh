@@ -8,12 +8,15 @@
 #   guests_used            what they take of the host: Pss and memfds, bytes
 
 # name, MiB, program of tests/images/load, its seed, MiB of its data, part of the userland
-# that is read (all but every Nth file, another one in each guest), images.
+# that is read (all but every Nth file, another one in each guest), images; of a private one
+# the kernel that it runs, where that is not the one of all others.
 #
 # dense: eight servers of one image.  herd: two pairs of replicas of larger ones, which beside
 # their own userland have read that of another image, as hosts of containers do; and four that
 # are full of data of their own, as databases are (transparent huge pages off, as those want
-# it).  KSM looks at guests in the order of their start, so they are mixed.
+# it), of two other operating systems.  A kernel alone is some 45 MiB that all who run it have
+# in common: herd_same has one for all.  KSM looks at guests in the order of their start, so
+# they are mixed.
 # shellcheck disable=SC2034 # by name
 set_dense='
   kv-a   512 redis     1 70 6 bookworm
@@ -28,14 +31,16 @@ set_dense='
 # shellcheck disable=SC2034
 set_herd='
   web-a 1024 nginx   1 100 20 bookworm trixie
-  own-a 1024 private 0 900 0
+  own-a 1024 private 0 880 0 linux-image-6.12-cloud-amd64
   db-a  1024 sqlite  2  80 20 bookworm trixie
-  own-b 1024 private 0 900 0
+  own-b 1024 private 0 880 0 linux-image-amd64
   web-b 1024 nginx   1 100 20 bookworm trixie
-  own-c 1024 private 0 900 0
+  own-c 1024 private 0 880 0 linux-image-6.12-cloud-amd64
   db-b  1024 sqlite  2  80 20 bookworm trixie
-  own-d 1024 private 0 900 0
+  own-d 1024 private 0 880 0 linux-image-amd64
 '
+# shellcheck disable=SC2034
+set_herd_same=${set_herd//linux-image-*amd64/}
 # of dense: who comes late, and who measures how fast it can touch its memory
 late_guest=web-b
 late_replica=web-a
@@ -59,17 +64,35 @@ tool_disk() {
   echo "$VM_DIR/img/tools.tar"
 }
 
+# other_kernel NAME PACKAGE: a guest that is defined, and has not run, gets the kernel that PACKAGE
+# stands for
+other_kernel() {
+  local out=$VM_IMAGE-$2 package='' kernel initrd xml=$VM_DIR/img/$1.xml
+  [ -e "$out/kernel/done" ] || package=$(apt-cache depends "$2" | awk '$1 == "Depends:" && !n++ { print $2 }')
+  read -r kernel initrd < <(VM_KERNEL_PACKAGE=$package "$VM_HERE/build-image.sh" "$out")
+  # copies, as libvirt changes the owner of what it gives to QEMU
+  cp "$kernel" "$VM_DIR/img/$2.vmlinuz"
+  cp "$initrd" "$VM_DIR/img/$2.initrd"
+  sed -i -e "s|img/vmlinuz<|img/$2.vmlinuz<|" -e "s|img/initrd<|img/$2.initrd<|" "$xml"
+  vm_virsh undefine "$1" > /dev/null
+  vm_virsh define "$xml" > /dev/null
+}
+
 guests_define() {
   local g mib kind images options n at=0
   for g in "${guests[@]}"; do
     read -r mib kind _ _ _ images <<< "${row[$g]}"
     options=(--memory "$mib" --metadata "$share_metadata")
     n=a
+    if [ "$kind" = private ]; then
+      vm_define "$g" "${options[@]}" --cmdline transparent_hugepage=never
+      [ -z "$images" ] || other_kernel "$g" "$images"
+      continue
+    fi
     for at in $images; do
       options+=(--devices "$(disk_xml "$("$here/images/build.sh" "$at")" "vd$n")")
       n=$(tr a-y b-z <<< "$n")
     done
-    [ "$kind" != private ] || options+=(--cmdline transparent_hugepage=never)
     [ "$set_name/$g" != "dense/$touch_guest" ] || options+=(--devices "$(disk_xml "$(tool_disk)" "vd$n")")
     vm_define "$g" "${options[@]}"
   done

@@ -8,7 +8,7 @@
 
 : "${raw:?where results go}" "${bench:?}" "${guests=}" "${set_name=}" "${knobs_file=}" "${late_guest:?}" "${late_replica:?}" "${touch_guest:?}"
 
-thp_seconds=40
+thp_seconds=30
 
 # --- khugepaged ------------------------------------------------------------------------
 
@@ -40,7 +40,7 @@ thp_run() { # ARM FILE
 }
 
 part_thp() {
-  local arm
+  local arm arm_after=0
   : > "$raw/thp.jsonl"
   for arm in ksm-fast ballast; do
     with_arm $arm || continue
@@ -147,7 +147,7 @@ part_scan() {
   fi
   scan_once > /dev/null 2>&1 || { say "   ballastctl cannot scan" && return 0; }
   vm_cmd "$touch_guest" 'sh mkdir -p /tools && tar -xf /dev/vdb -C /tools' > /dev/null
-  for ((i = 1; i <= 7; i++)); do
+  for ((i = 1; i <= 5; i++)); do
     touch_run quiet $i
     touch_run scanned $i
   done

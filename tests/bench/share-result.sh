@@ -33,10 +33,13 @@ result_set() { # NAME
           rest_cpu_s: ([.repeats[].rest_cpu_s] | median), saved_bytes: ([.repeats[].saved_bytes] | median), repeats}] as $arms
     | ([$arms[] | select(.name != "ballast" and .t90_s != null)] | min_by(.t90_s)) as $plain
     | ([$arms[] | select(.name == "ballast")] | first) as $ours
+    | {dense: "eight guests of 512 MiB of one image, eight programs with data of their own, 5/6 of the userland read",
+       herd: "four guests of 1 GiB of one image (two pairs of replicas) that have read the userland of another one, too, and four of 1 GiB that hold 880 MiB of their own and run other kernels (6.12 cloud and 6.1 generic, two each), as on a mixed host; herd_same is the same with one kernel for all",
+       herd_same: "as herd, but all guests run one kernel"} as $note
     | {($set): {
-        oracle_bytes: $oracle[0].surplus_bytes, present_bytes: $oracle[0].present_bytes,
+        note: $note[$set], oracle_bytes: $oracle[0].surplus_bytes, present_bytes: $oracle[0].present_bytes,
         duplicate: over($oracle[0].surplus_bytes; $oracle[0].present_bytes),
-        own_data_part: over($oracle[0].left_out_bytes; $oracle[0].surplus_bytes),
+        private_part: over($oracle[0].left_out_bytes; $oracle[0].surplus_bytes),
         scan_bytes: (if $scan[0] == null then null else $scan[0].saved_pages * 4096 end),
         scan_difference_bytes: (if $scan[0] == null or $oracle[0] == null then null else $scan[0].saved_pages * 4096 - $oracle[0].surplus_bytes end),
         scan_verify: $scan[0].verify, most_bytes: $most, reference: $plain.name,
@@ -71,10 +74,10 @@ result_write() {
        cpu_s: "until then: ksmd, khugepaged and our processes (ballastd, its children, and the command)",
        rest_cpu_s: "the same in the 15 s after savings had grown by less than 1 MiB in 5 s",
        state: "all arms begin after one merge that was not measured: KSM splits huge pages, and a split maps pages of zeros to the kernel'"'"'s own; so does the oracle",
-       oracle: "guests paused; XXH3-128, then bytes; mappings of 16 MiB and more that are mergeable; own_data_part: what of it the guests with data of their own make",
+       oracle: "guests paused; XXH3-128, then bytes; mappings of 16 MiB and more that are mergeable; private_part: what of it the guests with data of their own make",
        late_vm: "a guest that comes with all it holds, to one replica that has been alone since 25 passes: from then to 90 % of what un-merging it takes in the end; among_merged: to seven that are merged with each other; plain: 30,000 pages / 20 ms, smart_scan as it comes",
-       thp: "saved after 40 s of a fast khugepaged over saved before; plain: after ksm-fast, with the settings as found",
-       touch_p99_ratio: "a guest reads and writes words of random pages of 64 MiB, while ballastctl scans all guests and while not, in turn; the medians of 7 99th percentiles"},
+       thp: "saved after 30 s of a fast khugepaged over saved before; plain: after ksm-fast, with the settings as found",
+       touch_p99_ratio: "a guest reads and writes words of random pages of 64 MiB, while ballastctl scans all guests and while not, in turn; the medians of 5 99th percentiles"},
      sets: add,
      late_vm: (late("pair") + {among_merged: late("among")}),
      thp: {kept_fraction: kept("ballast"), plain_kept_fraction: kept("ksm-fast")},
