@@ -14,7 +14,7 @@
 # dense: eight servers of one image.  herd: two pairs of replicas of larger ones, which beside
 # their own userland have read that of another image, as hosts of containers do; and four that
 # are full of data of their own, as databases are (transparent huge pages off, as those want
-# it), of two other operating systems.  A kernel alone is some 45 MiB that all who run it have
+# it), with two other kernels, as on a mixed host.  A kernel alone is some 45 MiB that all who run it have
 # in common: herd_same has one for all.  KSM looks at guests in the order of their start, so
 # they are mixed.
 # shellcheck disable=SC2034 # by name
@@ -31,16 +31,16 @@ set_dense='
 # shellcheck disable=SC2034
 set_herd='
   web-a 1024 nginx   1 100 20 bookworm trixie
-  own-a 1024 private 0 880 0 linux-image-6.12-cloud-amd64
+  own-a  768 private 0 660 0 linux-image-rt-amd64
   db-a  1024 sqlite  2  80 20 bookworm trixie
-  own-b 1024 private 0 880 0 linux-image-amd64
+  own-b  768 private 0 660 0 linux-image-amd64
   web-b 1024 nginx   1 100 20 bookworm trixie
-  own-c 1024 private 0 880 0 linux-image-6.12-cloud-amd64
+  own-c  768 private 0 660 0 linux-image-rt-amd64
   db-b  1024 sqlite  2  80 20 bookworm trixie
-  own-d 1024 private 0 880 0 linux-image-amd64
+  own-d  768 private 0 660 0 linux-image-amd64
 '
-# shellcheck disable=SC2034
-set_herd_same=${set_herd//linux-image-*amd64/}
+# shellcheck disable=SC2034,SC2001
+set_herd_same=$(sed "s/ linux-image.*//" <<< "$set_herd")
 # of dense: who comes late, and who measures how fast it can touch its memory
 late_guest=web-b
 late_replica=web-a

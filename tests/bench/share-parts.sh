@@ -40,6 +40,7 @@ thp_run() { # ARM FILE
 }
 
 part_thp() {
+  # shellcheck disable=SC2034 # of arm_run
   local arm arm_after=0
   : > "$raw/thp.jsonl"
   for arm in ksm-fast ballast; do

@@ -34,7 +34,7 @@ result_set() { # NAME
     | ([$arms[] | select(.name != "ballast" and .t90_s != null)] | min_by(.t90_s)) as $plain
     | ([$arms[] | select(.name == "ballast")] | first) as $ours
     | {dense: "eight guests of 512 MiB of one image, eight programs with data of their own, 5/6 of the userland read",
-       herd: "four guests of 1 GiB of one image (two pairs of replicas) that have read the userland of another one, too, and four of 1 GiB that hold 880 MiB of their own and run other kernels (6.12 cloud and 6.1 generic, two each), as on a mixed host; herd_same is the same with one kernel for all",
+       herd: "four guests of 1 GiB of one image (two pairs of replicas) that have read the userland of another one, too, and four of 768 MiB that hold 660 MiB of their own and run other kernels (Debian'"'"'s generic and real-time builds, two each), as on a mixed host; herd_same is the same with one kernel for all",
        herd_same: "as herd, but all guests run one kernel"} as $note
     | {($set): {
         note: $note[$set], oracle_bytes: $oracle[0].surplus_bytes, present_bytes: $oracle[0].present_bytes,
