@@ -157,8 +157,7 @@ check 'takes it up again' until_true 10 rests
 
 # --- kill -9, and its end ------------------------------------------------------------------------
 
-vm_cmd late 'free w' > /dev/null
-vm_cmd late 'alloc w 96 seed=7' > /dev/null
+for g in a late; do vm_cmd $g 'alloc x 96 seed=9' > /dev/null; done
 driven() { [ "$(cat $KSM/run)" = 1 ]; }
 check 'new duplicates wake ksmd' until_true 60 driven
 ballast_kill || true
