@@ -22,13 +22,14 @@ struct fixture {
         struct bl_plan plan;
 };
 
-/* minFree 1000 MiB, so that marks are easy to see; KSM is ours. */
+/* minFree 1000 MiB, so that marks are easy to see; KSM is ours, and a CPU-second of it is worth 8 MiB. */
 static void setup(struct fixture *f, uint64_t free_mib)
 {
         memset(f, 0, sizeof(*f));
         assert_int_equal(bl_policy_new(&f->p), 0);
         bl_policy_config_default(&f->c);
         f->c.min_free = 1000 * BL_MIB;
+        f->c.share_pays = 8 * BL_MIB;
         f->s.at = NOW;
         f->s.host.budget = 64 * BL_GIB;
         f->s.host.free = free_mib * BL_MIB;
