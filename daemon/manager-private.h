@@ -70,6 +70,7 @@ struct bl_share {
         usec_t scan_cpu; /* of our own looking */
         uint64_t drives; /* begun */
         usec_t driven_at; /* since; 0: at rest */
+        usec_t start_at; /* it is to be driven since then, and waits for VMs that are being registered; 0: no */
         char gate[160]; /* why ksmd may not run now; "": it may */
         usec_t gate_at; /* since; 0: it is not */
         bool gate_said;

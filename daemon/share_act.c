@@ -23,6 +23,10 @@
 #define MEASURE_APART (15 * BL_SEC)
 #define MEASURE_ALL   (120 * BL_SEC)
 
+/* ksmd waits for VMs that are just being registered: the kernel puts a VM behind the one that ksmd is at, so one that
+ * comes a moment after the start is first seen a whole pass later.  Not for long: a QEMU may be slow to answer. */
+#define START_PATIENCE (2 * BL_SEC)
+
 /* Whom an answer belongs to: bl_call, and the process that was asked about. */
 struct merge_call {
         struct bl_call call;
@@ -300,6 +304,25 @@ static void failed_to(struct bl_manager *m, const char *what, int r)
         }
 }
 
+static bool waits_to_start(struct bl_manager *m, usec_t now)
+{
+        struct bl_share *s = &m->share;
+
+        if (bl_ksm_driven(s->ksm))
+                return false;
+        if (s->start_at == 0)
+                s->start_at = now;
+        if (now - s->start_at >= START_PATIENCE)
+                return false;
+        for (size_t i = 0; i < m->n_guests; i++) {
+                const struct bl_guest *g = m->guests[i];
+
+                if (g->share.merge_setting && g->share.decision.merge && !bl_guest_hung(g))
+                        return true;
+        }
+        return false;
+}
+
 static unsigned registered(const struct bl_manager *m)
 {
         unsigned n = 0;
@@ -322,6 +345,7 @@ static void drive(struct bl_manager *m)
         int r = bl_ksm_drive(s->ksm, &d);
 
         failed_to(m, "driven", r);
+        s->start_at = 0;
         if (r < 0 || s->driven_at)
                 return;
         s->driven_at = bl_now();
@@ -402,10 +426,12 @@ static void work_ksmd(struct bl_manager *m, bool acting, usec_t now)
                 return;
         }
         s->gate[0] = '\0';
-        if (want && bl_share_may_drive(m))
-                drive(m);
-        else
+        if (!want || !bl_share_may_drive(m)) {
+                s->start_at = 0;
                 rest(m);
+        } else if (!waits_to_start(m, now)) {
+                drive(m);
+        }
         say_gate(m, now);
 }
 
