@@ -245,7 +245,12 @@ static int process_again(struct bl_source *s)
 {
         struct process *p = process_of(s);
         _cleanup_(bl_regions_done) struct bl_regions now = {0};
-        int r = bl_regions_find(p->proc, p->guest_ram, &now);
+        int r;
+
+        /* programs map and unmap all the time: the memory is the one that it had when the source was made */
+        if (!p->guest_ram)
+                return check_alive(p);
+        r = bl_regions_find(p->proc, p->guest_ram, &now);
 
         /* the file is empty once it has ended */
         if (r == -ENODATA && check_alive(p) < 0)

@@ -41,7 +41,8 @@ struct bl_source_ops {
         int (*read)(struct bl_source *s, const uint64_t *pages, size_t n, void *buf, bool *ret_ok);
 
         /* The ranges of addresses may have changed (a DIMM plugged in, a file that grew).  1: they did, and
-         * n_pages and the numbers of pages with them; 0: no; -ESRCH. */
+         * n_pages and the numbers of pages with them; 0: no; -ESRCH.  A process that is no VMM keeps the ranges that it
+         * was found with: what it maps later is not seen, what it unmaps is absent. */
         int (*again)(struct bl_source *s);
 
         struct bl_source *(*free)(struct bl_source *s);

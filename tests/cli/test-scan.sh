@@ -79,6 +79,9 @@ def main(what, *args):
         m = hold(args[0])
         untouched = mmap.mmap(-1, 12 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         print('ready', flush=True)
+        while args[1:] == ('moves',):
+            with mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as moving:
+                moving.write(content(5) * 1024)
         time.sleep(600)
         del m, untouched
     else:
@@ -227,6 +230,10 @@ check "is not exact, and its moving is no failure" document '(.exact | not) and 
 hold child2 "$C"
 check "several by commas" exits 0 scan --pid "$child,$(cat child2.pid)" --json
 check "have everything in common" document '.matrix[0][1] >= 65 and (.vms | length) == 2'
+
+hold busy "$C" moves
+check "one that maps and unmaps all the time" exits 0 scan --pid "$(cat busy.pid)" --cpu 10 --json
+check "is not lost" document '.vms[0].error == null and .zero >= 8 and .duplicate_intra >= 99 and .unique >= 65'
 
 # --- VMs: domains of the test driver, whose processes are ours
 domain() { # NAME UUID RUNSTATE
