@@ -19,8 +19,9 @@
 
 #define BATCH IOV_MAX /* pages: as many ranges as one process_vm_readv takes, if none are neighbours */
 /* What was looked at is mostly read at once: so many pages need no second question, for so long. */
-#define FRESH_PAGES 2048U
-#define FRESH_FOR   (10 * BL_MSEC)
+#define FRESH_PAGES  2048U
+#define FRESH_RANGES 64U
+#define FRESH_FOR    (10 * BL_MSEC)
 
 struct process {
         struct bl_source s;
@@ -33,10 +34,14 @@ struct process {
         struct bl_regions regions;
         size_t hint; /* of bl_regions_at() */
         struct {
-                uint64_t first, n; /* pages */
                 usec_t until;
+                size_t n_ranges, n_ways;
+                struct {
+                        uint64_t first; /* page */
+                        size_t n, at; /* its ways are from there on */
+                } range[FRESH_RANGES];
                 uint8_t way[FRESH_PAGES]; /* enum bl_pagemap_way */
-        } fresh; /* of the last look */
+        } fresh; /* of the last looks */
 };
 
 static struct process *process_of(struct bl_source *s)
@@ -63,29 +68,66 @@ static int check_alive(const struct process *p)
 
 /* --- looking ---------------------------------------------------------------- */
 
+/* Where the ways of `n` pages from `first` on go; NULL: they are too many. */
+static uint8_t *open_fresh(struct process *p, uint64_t first, size_t n)
+{
+        const usec_t now = bl_now();
+
+        if (now >= p->fresh.until || p->fresh.n_ranges == FRESH_RANGES || n > FRESH_PAGES - p->fresh.n_ways) {
+                p->fresh.n_ranges = p->fresh.n_ways = 0;
+                p->fresh.until = now + FRESH_FOR;
+        }
+        if (n > FRESH_PAGES)
+                return NULL;
+        p->fresh.range[p->fresh.n_ranges].first = first;
+        p->fresh.range[p->fresh.n_ranges].at = p->fresh.n_ways;
+        return p->fresh.way + p->fresh.n_ways;
+}
+
+static void close_fresh(struct process *p, size_t n)
+{
+        p->fresh.range[p->fresh.n_ranges++].n = n;
+        p->fresh.n_ways += n;
+}
+
+/* Not in any that was looked at: NULL.  The last look comes first. */
+static const uint8_t *find_fresh(const struct process *p, uint64_t page, size_t *hint)
+{
+        const size_t n = p->fresh.n_ranges;
+
+        for (size_t i = 0; i <= n; i++) {
+                const size_t k = i == 0 ? *hint : n - i;
+
+                if (k < n && page - p->fresh.range[k].first < p->fresh.range[k].n) {
+                        *hint = k;
+                        return &p->fresh.way[p->fresh.range[k].at + (page - p->fresh.range[k].first)];
+                }
+        }
+        return NULL;
+}
+
+/* That its pagemap can be read says that the memory is there still (it ends with the process, and with exec(2)). */
 static int process_look(struct bl_source *s, uint64_t first, size_t n, struct bl_page_look *ret)
 {
         struct process *p = process_of(s);
         const size_t known = (size_t)bl_min(n, bl_sub_sat(s->n_pages, first));
+        uint8_t *ways = open_fresh(p, first, known);
 
-        p->fresh.n = 0;
-        p->fresh.first = first;
-        p->fresh.until = bl_now() + FRESH_FOR;
         memset(ret + known, 0, (n - known) * sizeof *ret);
         for (size_t done = 0; done < known;) {
                 const struct bl_region *r = bl_regions_at(&p->regions, first + done, &p->hint);
                 const uint64_t at = first + done - r->first;
                 const size_t run = (size_t)bl_min(known - done, r->n - at);
-                uint8_t *ways = done + run <= FRESH_PAGES ? p->fresh.way + done : NULL;
-                int k = bl_pagemap_look(&p->pagemap, r->start + at * BL_PAGE_SIZE, run, r->files, ret + done, ways);
+                int k = bl_pagemap_look(&p->pagemap, r->start + at * BL_PAGE_SIZE, run, r->files, ret + done,
+                                        ways ? ways + done : NULL);
 
                 if (k < 0)
                         return k;
                 done += run;
-                if (ways)
-                        p->fresh.n = done;
         }
-        return check_alive(p);
+        if (ways)
+                close_fresh(p, known);
+        return known > 0 ? 0 : check_alive(p);
 }
 
 /* --- reading ---------------------------------------------------------------- */
@@ -156,14 +198,18 @@ static int read_way(const struct process *p, enum bl_pagemap_way way, const uint
 
 static int find_ways(const struct process *p, const uint64_t *pages, const uint64_t *address, size_t n, uint8_t *ret)
 {
-        if (pages[0] >= p->fresh.first && pages[n - 1] - p->fresh.first < p->fresh.n && bl_now() < p->fresh.until) {
-                for (size_t i = 0; i < n; i++)
-                        ret[i] = p->fresh.way[pages[i] - p->fresh.first];
-                return 0;
-        }
+        const bool fresh = bl_now() < p->fresh.until;
+        size_t hint = 0;
+
         for (size_t i = 0, run; i < n; i += run) {
+                const uint8_t *way = fresh ? find_fresh(p, pages[i], &hint) : NULL;
                 int r;
 
+                if (way) {
+                        ret[i] = *way;
+                        run = 1;
+                        continue;
+                }
                 run = neighbours(address + i, n - i);
                 r = bl_pagemap_look(&p->pagemap, address[i], run, BL_PAGEMAP_FILES_COUNT, NULL, ret + i);
                 if (r < 0)
@@ -233,7 +279,7 @@ static int take_regions(struct process *p, struct bl_regions *regions)
         p->regions = *regions;
         *regions = (struct bl_regions){0};
         p->hint = 0;
-        p->fresh.n = 0;
+        p->fresh.n_ranges = p->fresh.n_ways = 0;
         free(p->s.warning);
         p->s.warning = BL_TAKE(warning);
         p->s.n_pages = p->regions.pages;

@@ -69,7 +69,7 @@ static int allocate(struct bl_scan *s, struct bl_source **sources, size_t n, uin
 /* How many entries the table may have. */
 static void bound(struct bl_scan *s, size_t memory_max, uint64_t total)
 {
-        const uint64_t fixed = s->memory.now + RESERVE_BYTES + (s->live ? total / 8 : 0);
+        const uint64_t fixed = s->memory.now + RESERVE_BYTES + total / 8;
 
         s->limit = memory_max > 0 ? memory_max : bl_max(total * BL_PAGE_SIZE / MEMORY_PART, MEMORY_MIN);
         s->table.most = (size_t)bl_max(bl_sub_sat(s->limit, fixed) / sizeof(struct bl_scan_entry),

@@ -18,8 +18,8 @@
  * changed between the passes counts by the content that it then has; in the second look that is the one it had, or it
  * is volatile.
  *
- * Memory: 16 bytes a page that takes memory (hash and number, sorted in place), a bit for each zero page that may
- * change, and buffers of 0.4 MiB and more, at most `memory_max` together.  A set that is too large for that is sampled
+ * Memory: 16 bytes a page that takes memory (hash and number, sorted in place), a bit for each page, and buffers of
+ * 0.4 MiB and more, at most `memory_max` together.  A set that is too large for that is sampled
  * by hash: only pages whose hash falls into 1/2^k of the hash space are kept, so all copies of a content are in or out
  * together and every figure is an unbiased estimate after multiplication by 2^k, whose standard error is stated
  * (adaptive sampling: Flajolet, Computing 43, 1990; the variance is that of Bernoulli sampling of contents).  What

@@ -127,42 +127,53 @@ int bl_scan_count_go(struct bl_scan *s)
         return 1;
 }
 
-/* Entries are sorted by page. */
+/* The zero pages had their second look: `marks` is for pages with a copy from here on. */
+static int begin_runs(struct bl_scan *s)
+{
+        const uint64_t total = s->base[s->n_sources];
+        int r;
+
+        bl_scan_marks_free(&s->marks, &s->memory);
+        r = bl_scan_marks_init(&s->marks, &s->memory, total);
+        if (r >= 0)
+                r = bl_scan_marks_reserve(&s->marks, &s->memory, 0, total);
+        if (r < 0)
+                return r;
+        s->at = 0;
+        s->runs = true;
+        return 0;
+}
+
 static void count_runs(struct bl_scan *s)
 {
-        const struct bl_scan_entry *e = s->table.e;
         size_t source = 0;
 
-        for (size_t i = 0, j; i < s->table.n; i = j) {
+        for (uint64_t from = bl_scan_marks_next(&s->marks, 0), to; from != UINT64_MAX;
+             from = bl_scan_marks_next(&s->marks, to)) {
                 unsigned power;
 
-                source = bl_scan_source_of(s, e[i].key, source);
-                for (j = i + 1; j < s->table.n && e[j].key == e[j - 1].key + 1 && e[j].key < s->base[source + 1]; j++)
-                        ;
-                power = 63 - (unsigned)__builtin_clzll(j - i);
+                source = bl_scan_source_of(s, from, source);
+                to = bl_min(bl_scan_marks_end(&s->marks, from), s->base[source + 1]);
+                power = 63 - (unsigned)__builtin_clzll(to - from);
                 if (!bl_scan_lost(s, source))
-                        s->report.source[source].f.run[bl_min(power, BL_SCAN_RUNS - 1)] += j - i;
+                        s->report.source[source].f.run[bl_min(power, BL_SCAN_RUNS - 1)] += to - from;
         }
 }
 
 int bl_scan_runs_go(struct bl_scan *s)
 {
-        struct bl_scan_table *t = &s->table;
+        const struct bl_scan_table *t = &s->table;
+        const size_t stop = (size_t)bl_min(t->n, s->at + BL_SCAN_SLICE);
 
-        if (!s->runs) {
-                size_t kept = 0;
-
-                for (size_t i = 0; i < t->n; i++)
-                        if ((t->e[i].where & (BL_SCAN_COPY | BL_SCAN_VOLATILE)) == BL_SCAN_COPY) {
-                                t->e[i].key = bl_scan_page(&t->e[i]);
-                                t->e[kept++] = t->e[i];
-                        }
-                /* a sample has no neighbours */
-                t->n = s->shift > 0 ? 0 : kept;
-                bl_scan_sort_start(&s->sort, t->e, t->n);
-                s->runs = true;
-        }
-        if (!bl_scan_sort_go(&s->sort, BL_SCAN_SLICE))
+        /* a sample has no neighbours */
+        if (s->shift > 0)
+                return 1;
+        if (!s->runs)
+                return begin_runs(s);
+        for (; s->at < stop; s->at++)
+                if ((t->e[s->at].where & (BL_SCAN_COPY | BL_SCAN_VOLATILE)) == BL_SCAN_COPY)
+                        bl_scan_marks_set(&s->marks, bl_scan_page(&t->e[s->at]));
+        if (s->at < t->n)
                 return 0;
         count_runs(s);
         return 1;

@@ -51,3 +51,18 @@ uint64_t bl_scan_marks_next(const struct bl_scan_marks *k, uint64_t page)
         }
         return UINT64_MAX;
 }
+
+uint64_t bl_scan_marks_end(const struct bl_scan_marks *k, uint64_t page)
+{
+        for (uint64_t c = page >> CHUNK_SHIFT; c < k->n && k->chunk[c]; page = ++c << CHUNK_SHIFT) {
+                for (uint64_t w = page % CHUNK_PAGES / 64; w < CHUNK_WORDS; w++) {
+                        uint64_t clear = ~k->chunk[c][w];
+
+                        if (w == page % CHUNK_PAGES / 64)
+                                clear &= UINT64_MAX << page % 64;
+                        if (clear)
+                                return (c << CHUNK_SHIFT) + w * 64 + (uint64_t)__builtin_ctzll(clear);
+                }
+        }
+        return page;
+}

@@ -18,5 +18,7 @@ int bl_scan_marks_reserve(struct bl_scan_marks *k, struct bl_scan_memory *m, uin
 void bl_scan_marks_set(struct bl_scan_marks *k, uint64_t page);
 /* The first one at or after `page`; UINT64_MAX: none. */
 uint64_t bl_scan_marks_next(const struct bl_scan_marks *k, uint64_t page);
+/* The first one at or after `page` that is not in it. */
+uint64_t bl_scan_marks_end(const struct bl_scan_marks *k, uint64_t page);
 
 #endif

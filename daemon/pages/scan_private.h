@@ -113,12 +113,12 @@ struct bl_scan {
         size_t classes; /* found by compare */
         uint64_t chosen; /* of compress: what has come together for the next one */
         uint64_t compressed_bytes;
-        bool runs; /* the table is on the way to runs of neighbours */
+        bool runs; /* `marks` is of pages with copies */
 
         struct bl_scan_memory memory;
         struct bl_scan_table table;
         struct bl_scan_sort sort;
-        struct bl_scan_marks marks; /* zero pages of sources that are not still */
+        struct bl_scan_marks marks; /* zero pages of sources that are not still; in the end pages with copies */
         struct bl_scan_frames frames;
         struct bl_scan_batch batch;
         struct bl_scan_large large;
