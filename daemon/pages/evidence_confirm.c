@@ -256,6 +256,7 @@ static void take_group(struct bl_evidence *e, const struct bl_ev_confirm *c, con
         unsigned count[PARTS] = {0};
         bool sure = parts_of(items, g->n, class, count);
         struct bl_ev_group *group;
+        bool news = false;
         uint32_t number;
 
         for (uint32_t i = 0; i < g->n; i++) {
@@ -273,6 +274,7 @@ static void take_group(struct bl_evidence *e, const struct bl_ev_confirm *c, con
                                 bl_ev_frame_schedule(e, bl_ev_find_frame(e, item->frame), now);
                         else
                                 page_differs(e, page, item, now);
+                        news |= first;
                         continue;
                 }
                 if (item->class != 0 || (class[item->part] == 0 && !sure))
@@ -281,11 +283,13 @@ static void take_group(struct bl_evidence *e, const struct bl_ev_confirm *c, con
                 if (class[item->part] == 0 && group)
                         class[item->part] = group->classes < BL_EV_ALONE - 1 ? ++group->classes : BL_EV_ALONE;
                 take_same(e, item, page, g->hash, class[item->part]);
+                news |= first;
         }
+        /* a content with many copies goes on at once: others may have waited long enough, too */
         group = group_of(e, g->hash, &number);
         if (group) {
                 bl_ev_group_unschedule(e, number);
-                bl_ev_group_schedule(e, number, now + e->settle);
+                bl_ev_group_schedule(e, number, news ? now : now + e->settle);
         }
 }
 

@@ -6,10 +6,12 @@
 
 #define MEMBERS_MAX 32768U /* pages in groups that are walked, about: a millisecond or two */
 #define FEW         4U /* copies seen: it matters where they are */
+#define LARGE       256U /* pages of a group that is counted whatever its hash is */
 
 /* bl_ev_piece.copies: how many are seen elsewhere, up to BL_EV_COPIES */
-#define MERGED  0x40U /* and one of those is merged */
-#define SURPLUS 0x80U /* another page of the piece has the content */
+#define WITH_MANY 0x20U /* of a large group: all but one of its pages are surplus, and none needs an estimate */
+#define MERGED    0x40U /* and one of those is merged */
+#define SURPLUS   0x80U /* another page of the piece has the content */
 
 /* A class of a group. */
 struct content {
@@ -148,6 +150,47 @@ static bool count_content(struct bl_ev_count *c, struct content *t)
         return true;
 }
 
+static bool is_large(const struct bl_ev_group *g)
+{
+        return g->pages >= LARGE && g->n >= LARGE && g->classes == 1;
+}
+
+/* Marks its pages.  False: there are less than that, as most are of other VMs or wait for a second look. */
+static bool count_large(struct bl_ev_count *c, const struct bl_ev_group *g, bool *ret_done)
+{
+        const struct content t = {.group = g, .class = 1};
+        bl_ev_ref first = next_page(c, &t, g->members);
+        size_t n = 0;
+        unsigned k;
+
+        for (bl_ev_ref r = first; r != BL_EV_NONE && n < LARGE; r = next_page(c, &t, bl_ev_next(c->e, r)))
+                n++;
+        *ret_done = n >= LARGE;
+        for (bl_ev_ref r = first; r != BL_EV_NONE && *ret_done; r = next_page(c, &t, bl_ev_next(c->e, r))) {
+                struct bl_ev_piece *p = bl_ev_piece_of(c->e, r, &k);
+
+                if (!touch(c, r, p))
+                        return false;
+                p->copies[k] = WITH_MANY;
+                layer_of(c, p)->with_many++;
+        }
+        return true;
+}
+
+/* A content with so many copies is much of all there is, and chance must not leave it out, or take it for several.  As
+ * long as they are not too many themselves. */
+static void find_large(struct bl_ev_count *c)
+{
+        uint64_t pages = 0;
+
+        for (uint32_t i = 0; i < c->e->groups.used; i++)
+                if (is_large(bl_ev_group(c->e, i)))
+                        pages += bl_ev_group(c->e, i)->pages;
+        c->large = pages > 0 && pages <= MEMBERS_MAX;
+        while ((c->e->members - (c->large ? pages : 0)) >> c->shift > MEMBERS_MAX)
+                c->shift++;
+}
+
 /* (A free record has less than two members.) */
 static bool count_all(struct bl_ev_count *c)
 {
@@ -155,8 +198,13 @@ static bool count_all(struct bl_ev_count *c)
 
         for (uint32_t i = 0; i < c->e->groups.used; i++) {
                 const struct bl_ev_group *g = bl_ev_group(c->e, i);
+                bool done = false;
 
-                if (g->n < 2 || g->pages == 0 || (bl_ev_mix(g->hash) >> 32 & part) != 0)
+                if (g->n < 2 || g->pages == 0)
+                        continue;
+                if (c->large && is_large(g) && !count_large(c, g, &done))
+                        return false;
+                if (done || (bl_ev_mix(g->hash) >> 32 & part) != 0)
                         continue;
                 for (unsigned class = 1; class <= g->classes; class += 1) {
                         struct content t = {.group = g, .class = (uint8_t) class};
@@ -172,7 +220,7 @@ static bool count_all(struct bl_ev_count *c)
 static unsigned copies_of(const struct bl_ev_piece *p, unsigned k, unsigned *ret_type)
 {
         *ret_type = p->copies[k] & MERGED ? BL_EV_WITH_MERGED : BL_EV_APART;
-        return p->copies[k] == SURPLUS ? 0 : p->copies[k] & ~MERGED;
+        return p->copies[k] == SURPLUS || p->copies[k] == WITH_MANY ? 0 : p->copies[k] & ~MERGED;
 }
 
 static void sum_pieces(struct bl_ev_count *c)
@@ -204,13 +252,17 @@ void bl_ev_count_weigh(struct bl_ev_count *c)
         for (size_t i = 0; i < c->n_touched; i++) {
                 const struct bl_ev_piece *p = bl_ev_piece(c->e, c->scratch->touched[i]);
                 struct bl_ev_layer *l = layer_of(c, p);
-                double sum = 0;
+                double sum = 0, many = 0;
 
                 for (unsigned k = 0; k < p->n; k++) {
                         unsigned t, x = copies_of(p, k, &t);
 
-                        sum += p->copies[k] == SURPLUS ? 1 : l->type[t].fit.weight[x];
+                        if (p->copies[k] == WITH_MANY)
+                                many += 1;
+                        else
+                                sum += p->copies[k] == SURPLUS ? 1 : l->type[t].fit.weight[x];
                 }
+                l->many_squares += many * many;
                 l->sum += sum;
                 l->squares += sum * sum;
                 if (sum > l->heaviest)
@@ -250,8 +302,7 @@ int bl_ev_count(const struct bl_evidence *e, const uint64_t *ids, size_t n, stru
         if (!ret->members || !ret->member_of)
                 return -ENOMEM;
         find_members(ret, ids);
-        while (e->members >> ret->shift > MEMBERS_MAX)
-                ret->shift++;
+        find_large(ret);
         scratch->serial++;
         if (!count_all(ret))
                 return -ENOMEM;

@@ -4,7 +4,7 @@
  *
  * Only groups of equal pages are walked, not the pages that are like no other: of those the number is enough.  Where
  * there are very many, only contents are whose hash falls into 1/2^shift of the hash space, all copies of a content
- * together; they then stand for 2^shift as many.
+ * together; they then stand for 2^shift as many.  Contents with hundreds of copies are counted all the same.
  */
 #ifndef BALLAST_PAGES_EVIDENCE_COUNT_H
 #define BALLAST_PAGES_EVIDENCE_COUNT_H
@@ -30,6 +30,7 @@ struct bl_ev_layer {
         double scale; /* pieces that there are for each that was sampled; 0: none was */
         struct bl_ev_alike type[BL_EV_TYPES];
         double sum, squares, heaviest; /* weights of pieces */
+        double with_many, many_squares; /* pages of large groups, which need no estimate; over pieces, their squares */
         uint32_t mark, here; /* pieces that have the content at hand, if it has that mark */
 };
 
@@ -52,6 +53,7 @@ struct bl_ev_count {
         int32_t *member_of; /* by slot; -1: not of the group */
         size_t n, n_touched;
         unsigned shift;
+        bool large; /* large groups are counted apart, all of them */
         double fraction; /* of all pages of the group that are sampled */
 };
 

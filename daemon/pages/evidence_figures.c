@@ -79,14 +79,16 @@ static void estimate_layer(const struct bl_ev_count *c, const struct bl_ev_strat
                 to->less2 += each * each * a->fit.less * a->fit.less;
                 to->more2 += each * each * a->fit.more * a->fit.more;
         }
-        to->gain += each * l->sum + l->scale * zeros;
+        to->gain += each * l->sum + l->scale * (zeros + l->with_many);
         /* known of a finite whole: pages that are sampled, and of which a copy is seen */
         known = (matched > 0 ? matched / there : c->fraction) / each;
         v = each * each * between_pieces(l->sum, l->squares, s->pieces) * (1 - known);
         /* two neighbouring pieces of this VM may have found their copies in one piece of another: half of that more on
          * average, where both are sampled; and a copy inside the VM has been found twice */
         v *= (1 + f / 2) * (1 + (matched > 0 ? inside / matched : 0));
-        to->v += v + l->scale * l->scale * between_pieces(zeros, (double)s->zero_squares, s->pieces) * (1 - f);
+        to->v += v + l->scale * l->scale * (1 - f) *
+                             (between_pieces(zeros, (double)s->zero_squares, s->pieces) +
+                              between_pieces(l->with_many, l->many_squares, s->pieces));
         /* a piece that was not seen may be full of pages with one copy */
         heaviest = l->type[BL_EV_APART].fit.weight[1] > 0 ? l->type[BL_EV_APART].fit.weight[1] : 0.5 / c->fraction;
         heaviest *= BL_EVIDENCE_PIECE;
@@ -121,6 +123,7 @@ static void figures_of(const struct bl_ev_count *c, const struct bl_ev_member *m
                 ret->sampled += s->pages;
                 for (unsigned t = 0; t < BL_EV_TYPES; t++)
                         ret->matched += (uint64_t)l->type[t].matched << c->shift;
+                ret->matched += (uint64_t)l->with_many;
                 estimate_layer(c, s, l, &all);
         }
         if (ret->sampled == 0)

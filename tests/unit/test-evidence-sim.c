@@ -325,6 +325,26 @@ static void test_within(void **state)
         assert_true(score[1].gain == 0 && score[1].high < 1000);
 }
 
+/* A content with hundreds of copies, beside more contents than are all counted: it is neither left out nor taken for
+ * two. */
+static void test_one_content(void **state)
+{
+        static const struct scenario s = {
+                "one content",
+                60,
+                16,
+                0,
+                100,
+                {500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 500, 500},
+                {{50, 1, .times = 819, .vms = 1}, {600, 24, .vms = 0xfffe}}};
+        struct score score[WORLD_VMS];
+
+        (void)state;
+        simulate(&s, score);
+        assert_true(score[0].truth >= 800);
+        expect(&s, score, 0, 1, 0.03);
+}
+
 /* Seven VMs are merged, the eighth comes late; and what grew since is not merged yet. */
 static void test_late(void **state)
 {
@@ -361,9 +381,9 @@ static void test_hints(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_eight), cmocka_unit_test(test_dense),  cmocka_unit_test(test_uneven),
-                cmocka_unit_test(test_two),   cmocka_unit_test(test_within), cmocka_unit_test(test_late),
-                cmocka_unit_test(test_hints),
+                cmocka_unit_test(test_eight), cmocka_unit_test(test_dense),       cmocka_unit_test(test_uneven),
+                cmocka_unit_test(test_two),   cmocka_unit_test(test_within),      cmocka_unit_test(test_late),
+                cmocka_unit_test(test_hints), cmocka_unit_test(test_one_content),
         };
         int r = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -226,6 +226,28 @@ static void test_collisions_many(void **state)
         assert_int_equal(figures(x->e, 3, 1).matched, 0);
 }
 
+/* More copies of a content than are compared at a time do not wait for each other. */
+static void test_many_copies(void **state)
+{
+        struct fixture *x = *state;
+        struct bl_evidence_done done;
+        uint64_t confirmed = 0;
+
+        for (unsigned v = 0; v < 4; v++)
+                for (uint32_t i = 0; i < PAGES; i++)
+                        x->vm[v].page[i] = 5;
+        fresh_all(x, 4);
+        x->now += SETTLE;
+        while (bl_evidence_confirm_at(x->e) <= x->now) {
+                done = confirm(x->e, x->vm, 4, x->now);
+                assert_true(done.confirmed > 0);
+                confirmed += done.confirmed;
+        }
+        assert_int_equal(confirmed, 4 * PAGES);
+        assert_int_equal(bl_evidence_confirm_at(x->e), BL_UNSET);
+        assert_in_range(figures(x->e, 1, 0).gain, PAGES - 1, PAGES);
+}
+
 static void test_group(void **state)
 {
         struct fixture *x = *state;
@@ -900,6 +922,7 @@ int main(void)
                 T(test_collision),
                 T(test_collision_pairs),
                 T(test_collisions_many),
+                T(test_many_copies),
                 T(test_group),
                 T(test_states),
                 T(test_neighbours),
