@@ -65,6 +65,8 @@ struct bl_share {
         bool groups_said; /* the error in them was logged */
         bool swap; /* the host had some when they were worked out */
         struct bl_share_cost cost;
+        uint64_t worked_on; /* pages that ksmd scanned and that were not merged before */
+        uint64_t pass_scanned, pass_merged; /* when this pass began: pages scanned ever, bytes merged */
         usec_t ksmd_cpu; /* that ksmd and khugepaged took while we drove it */
         usec_t khugepaged_cpu;
         usec_t scan_cpu; /* of our own looking */

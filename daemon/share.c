@@ -206,7 +206,7 @@ static void split_cpu(struct bl_manager *m, usec_t cpu)
         }
 }
 
-static usec_t since(usec_t now, usec_t before)
+static uint64_t since(uint64_t now, uint64_t before)
 {
         return now == BL_UNSET || before == BL_UNSET ? 0 : bl_sub_sat(now, before);
 }
@@ -218,6 +218,24 @@ static uint64_t merged_of_all(const struct bl_manager *m)
         for (size_t i = 0; i < m->n_guests; i++)
                 sum = bl_add_sat(sum, m->guests[i]->share.merged);
         return sum;
+}
+
+/* A pass is over, or a drive begins: what the pass took teaches what passes cost.  Of the pages that it went over those
+ * that had been merged before cost next to nothing. */
+static void learn_of_pass(struct bl_manager *m)
+{
+        struct bl_share *s = &m->share;
+        uint64_t all = 0, scanned = since(s->figures.pages_scanned, s->pass_scanned);
+
+        for (size_t i = 0; i < m->n_guests; i++)
+                if (m->guests[i]->share.merge_on)
+                        all = bl_add_sat(all, present(m->guests[i]));
+        if (all > 0)
+                s->worked_on += (uint64_t)((double)scanned * (double)bl_sub_sat(all, s->pass_merged) / (double)all);
+        s->pass_scanned = s->figures.pages_scanned;
+        s->pass_merged = merged_of_all(m);
+        if (s->figures.pages_scanned != BL_UNSET && s->figures.ksmd_cpu != BL_UNSET)
+                bl_share_cost_see(&s->cost, s->figures.ksmd_cpu, s->worked_on, s->pass_merged / PAGE);
 }
 
 static void account(struct bl_manager *m, const struct bl_ksm_figures *before)
@@ -233,8 +251,8 @@ static void account(struct bl_manager *m, const struct bl_ksm_figures *before)
                 s->khugepaged_cpu += since(f->khugepaged_cpu, before->khugepaged_cpu);
                 split_cpu(m, cpu);
         }
-        if (f->pages_scanned != BL_UNSET && f->ksmd_cpu != BL_UNSET)
-                bl_share_cost_see(&s->cost, f->ksmd_cpu, f->pages_scanned, merged_of_all(m) / PAGE);
+        if (!s->cost.begun || f->full_scans != before->full_scans)
+                learn_of_pass(m);
 }
 
 static void look_at_vms(struct bl_manager *m)

@@ -2,7 +2,7 @@
 #include "daemon/share_cost.h"
 
 /* Before anything was seen: as measured in a nested machine of 2 vCPUs; larger machines are two to four times
- * faster, which is learned within the first second of a drive. */
+ * faster, which is learned with the first passes. */
 #define SCAN_FIRST  3800U
 #define MERGE_FIRST 38000U
 
@@ -15,7 +15,7 @@
 /* What nobody has seen would only be a stretch that somebody else disturbed. */
 #define COST_MIN  50U
 #define COST_MAX  1000000U
-#define SMOOTHING 4U
+#define SMOOTHING 2U
 
 void bl_share_cost_init(struct bl_share_cost *c)
 {

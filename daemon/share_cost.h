@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What ksmd costs, learned while it runs.  Pure.  Its time is taken to be scanned * scan + merged * merge; stretches
- * in which next to nothing was merged tell the first, the others the second.
+ * What ksmd costs, learned while it runs, a pass at a time.  Pure.  Its time is taken to be scanned * scan + merged *
+ * merge; passes in which next to nothing was merged tell the first, the others the second.
  */
 #ifndef BALLAST_DAEMON_SHARE_COST_H
 #define BALLAST_DAEMON_SHARE_COST_H
@@ -17,8 +17,8 @@ struct bl_share_cost {
 };
 
 void bl_share_cost_init(struct bl_share_cost *c);
-/* Cumulative figures of ksmd at a moment while it runs: CPU time, pages scanned, pages merged (of those there are
- * now, so a fall counts as none). */
+/* Cumulative figures of ksmd at a moment while it runs: CPU time, pages scanned (that were not merged yet), pages
+ * merged (of those there are now, so a fall counts as none). */
 void bl_share_cost_see(struct bl_share_cost *c, usec_t cpu, uint64_t scanned, uint64_t merged);
 /* It rests: what follows is another stretch. */
 void bl_share_cost_rest(struct bl_share_cost *c);

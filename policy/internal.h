@@ -396,6 +396,8 @@ void bl_sharing_leavers(struct bl_tick *t, uint64_t room);
 usec_t bl_sharing_cost(const struct bl_share_state *s, uint64_t bytes, unsigned int passes, uint64_t gain);
 /* Present memory of a VM, and what the kernel keeps for so much that is registered. */
 uint64_t bl_sharing_present(const struct bl_vm *vm);
+/* Of that, what a pass over it costs as much as: bytes that are not merged, mostly. */
+uint64_t bl_sharing_effort(const struct bl_vm *vm);
 uint64_t bl_sharing_metadata(uint64_t present);
 bool bl_sharing_pays(const struct bl_policy_config *c, uint64_t gain, usec_t cost);
 

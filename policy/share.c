@@ -4,8 +4,9 @@
  *
  * QEMU cannot register a part of a VM, so the choice is VMs and their order: densest first.  A batch is those that
  * bring at least half as much for a CPU-second of ksmd as the best one, and so many more that most of what there is
- * comes at once; the next batch comes when that is merged.  A pass goes over all that is registered: what comes later
- * has to pay for that, too, and what would be a good part of the whole is not left for later.
+ * comes at once; the next batch comes when that is merged.  A pass goes over all that is registered, though what is
+ * merged costs it next to nothing: what comes later has to pay for the rest of that, too, and what would be a good part
+ * of the whole is not left for later.
  */
 #include "internal.h"
 
@@ -37,6 +38,7 @@
 /* The group as it stands in this tick. */
 struct group {
         uint64_t registered; /* present bytes of those that are registered, and stay */
+        uint64_t effort; /* of those, what a pass has to go over */
         uint64_t credible; /* gain of those */
         uint64_t best; /* of those that could come: bytes per CPU-second */
         uint64_t all; /* gain of all those */
@@ -174,6 +176,7 @@ static void survey(struct bl_tick *t, const struct bl_plan *plan, struct group *
                         g->credible = bl_add_sat(g->credible, bl_sub_sat(bl_sharing_credible(t, vm, h), away));
                 if (d->why == BL_WHY_SHARE_KEEP || h->chosen) {
                         g->registered = bl_add_sat(g->registered, bl_sharing_present(vm));
+                        g->effort = bl_add_sat(g->effort, bl_sharing_effort(vm));
                 } else if (d->why == BL_WHY_SHARE_MERGE) {
                         g->best = bl_max(g->best, bl_max(value, 1));
                         g->all = bl_add_sat(g->all, bl_sub_sat(vm->share.gain, away));
@@ -229,7 +232,7 @@ static void choose(struct bl_tick *t, const struct bl_plan *plan, struct group *
         /* what else a pass would bring pays for it, too */
         net = bl_add_sat(g->gain, p->driving ? bl_sharing_left(t) : g->credible);
         pays = bl_sharing_pays(t->c, bl_sub_sat(net, bl_sharing_metadata(g->present)),
-                               bl_sharing_cost(s, bl_add_sat(g->registered, g->present), BL_SHARING_PASSES, net));
+                               bl_sharing_cost(s, bl_add_sat(g->effort, g->present), BL_SHARING_PASSES, net));
 
         for (size_t i = 0; i < t->n; i++) {
                 struct bl_share_decision *d = &plan->share.d[i];
@@ -261,17 +264,20 @@ static void wake(struct bl_tick *t, const struct group *g)
         if (p->driving || t->now < p->retry_at || !bl_sharing_may_drive(t) || breaking(t) || g->credible < enough)
                 return;
         if (bl_sharing_pays(t->c, g->credible,
-                            bl_sharing_cost(&t->s->share, g->registered, BL_SHARING_PASSES, g->credible)))
+                            bl_sharing_cost(&t->s->share, g->effort, BL_SHARING_PASSES, g->credible)))
                 bl_sharing_begin(t, g->credible, 0, false);
 }
 
-/* Registered, and no part of the round: a pass over it would be for nothing, and nothing of it is merged. */
-static bool is_in_the_way(const struct bl_vm *vm, enum bl_reason why, bool drive)
+/* Registered, and no part of the round: a pass over it would be for nothing, and nothing of it is merged.  One of which
+ * nothing is known yet will be known in a moment. */
+static bool is_in_the_way(const struct bl_vm *vm, const struct bl_vm_sharing *h, enum bl_reason why, bool drive)
 {
         if (vm->share.merging != 1 || vm->share.merged >= BL_STEP || !bl_sharing_can_tell(vm))
                 return false;
-        return why == BL_WHY_SHARE_NO_GAIN ||
-               (drive && (why == BL_WHY_SHARE_WAIT_TURN || why == BL_WHY_SHARE_WAIT_BALLOON));
+        if (why == BL_WHY_SHARE_NO_GAIN)
+                return true;
+        return drive && (why == BL_WHY_SHARE_WAIT_TURN || why == BL_WHY_SHARE_WAIT_BALLOON ||
+                         (why == BL_WHY_SHARE_WAIT_EVIDENCE && h->unsure_at > 0));
 }
 
 /* It is merged and does not pay any more: it leaves, when nobody else does and the host can afford it. */
@@ -302,7 +308,7 @@ static void decide_members(struct bl_tick *t, struct bl_plan *plan, uint64_t roo
                         continue;
                 if (d->why == BL_WHY_SHARE_MERGE) {
                         d->act = d->merge = h->chosen && vm->share.merging == 0 && bl_sharing_can_tell(vm);
-                } else if (is_in_the_way(vm, d->why, plan->share.drive)) {
+                } else if (is_in_the_way(vm, h, d->why, plan->share.drive)) {
                         d->act = true;
                 } else if (d->why == BL_WHY_SHARE_KEEP && !left && leaves(t, i, room)) {
                         d->act = left = true;

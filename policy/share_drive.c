@@ -65,7 +65,8 @@ static void open_window(const struct bl_share_state *s, struct bl_sharing *p)
 static usec_t window_time(const struct bl_share_state *s, const struct bl_sharing *p)
 {
         if (s->ksmd_cpu == BL_UNSET || p->window_cpu == BL_UNSET)
-                return bl_mul_sat(bl_sharing_cost(s, s->registered, 1, 0), bl_sub_sat(s->full_scans, p->window_scans));
+                return bl_mul_sat(bl_sharing_cost(s, bl_sub_sat(s->registered, s->merged), 1, 0),
+                                  bl_sub_sat(s->full_scans, p->window_scans));
         return bl_sub_sat(s->ksmd_cpu, p->window_cpu);
 }
 

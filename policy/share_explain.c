@@ -200,7 +200,7 @@ static void say_wait_balloon(const struct about *a)
 
 static void say_wait_evidence(const struct about *a)
 {
-        add_not(a->t, a->vm, true);
+        add_not_yet(a);
         add_evidence(a->t, a->vm);
 }
 

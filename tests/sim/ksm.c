@@ -10,6 +10,9 @@
 
 #define PAGE UINT64_C(4096)
 
+/* A page that is merged costs a pass next to nothing (policy/share_worth.c). */
+#define MERGED_NS 200
+
 void sim_share(struct sim *s)
 {
         s->ksm = (struct sim_ksm){.mode = BL_SHARE_GROUP,
@@ -123,12 +126,13 @@ static double scan(struct sim *s, struct sim_guest *g, double ns)
 {
         struct sim_ksm *k = &s->ksm;
         double all = (double)bl_max(sim_resident(g), PAGE), left = all - (double)k->offset, density, cost, bytes;
+        double merged = g->merged < (uint64_t)all ? (double)g->merged / all : 1;
 
         if (k->offset == 0)
                 g->pass_merges =
                         g->passes_seen > 0 && !g->dup_fleeting && has_partner(s, g) ? bl_sub_sat(g->dup, g->merged) : 0;
         density = (double)g->pass_merges / all;
-        cost = ((double)k->scan_ns + density * (double)k->merge_ns) / PAGE;
+        cost = ((1 - merged) * (double)k->scan_ns + merged * MERGED_NS + density * (double)k->merge_ns) / PAGE;
         bytes = ns / cost;
         if (left < 0)
                 left = 0;

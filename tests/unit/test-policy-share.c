@@ -939,7 +939,32 @@ static void test_batches(void **state)
         teardown(&f);
 }
 
-/* A pass goes over all that is registered: one small VM more is not worth that, several are. */
+/* One of which it is not certain whether it pays is not gone over meanwhile; one of which nothing is known yet stays.
+ */
+static void test_unsure_in_the_way(void **state)
+{
+        struct fixture f;
+
+        (void)state;
+        setup(&f, 8000);
+        add(&f, "a", 400);
+        add(&f, "b", 20)->share.merging = 1;
+        add(&f, "c", 0)->share.merging = 1;
+        f.vms[1].share.gain_low = 0;
+        f.vms[1].share.gain_high = 200 * BL_MIB;
+        f.vms[2].share.evidence_at = 0;
+        decide(&f);
+        assert_told(&f, 0, true);
+        assert_why(&f, 1, BL_WHY_SHARE_WAIT_EVIDENCE);
+        assert_told(&f, 1, false);
+        sentence(&f, 1,
+                 "takes b out of merging: between 0 bytes and 200 MiB of it have copies, and more of it is looked at");
+        assert_why(&f, 2, BL_WHY_SHARE_WAIT_EVIDENCE);
+        assert_false(f.plan.share.d[2].act);
+        teardown(&f);
+}
+
+/* A pass goes over all that is registered and not merged: one small VM more is not worth that, several are. */
 static void test_alone_not_worth_it(void **state)
 {
         struct fixture f;
@@ -965,6 +990,29 @@ static void test_alone_not_worth_it(void **state)
         assert_drive(&f, true, BL_WHY_SHARE_DRIVE_NEW);
         for (size_t i = 20; i < 24; i++)
                 assert_told(&f, i, true);
+        teardown(&f);
+}
+
+/* What is merged costs ksmd next to nothing: among VMs of which nearly all is, one more is worth it. */
+static void test_merged_is_cheap(void **state)
+{
+        struct fixture f;
+        struct bl_vm *v;
+
+        (void)state;
+        setup(&f, 60000);
+        for (int i = 0; i < 20; i++) {
+                char name[2] = {(char)('a' + i), '\0'};
+
+                v = merged(add(&f, name, 0), 924);
+                v->name = "old";
+                assert_int_equal(bl_sharing_effort(v), 100 * BL_MIB + 924 * BL_MIB / 20);
+        }
+        add(&f, "late", 200)->share.present = 400 * BL_MIB;
+        assert_int_equal(bl_sharing_effort(&f.vms[20]), 400 * BL_MIB);
+        decide(&f);
+        assert_drive(&f, true, BL_WHY_SHARE_DRIVE_NEW);
+        assert_told(&f, 20, true);
         teardown(&f);
 }
 
@@ -1601,7 +1649,9 @@ int main(void)
                 cmocka_unit_test(test_not_now),
                 cmocka_unit_test(test_same_tick),
                 cmocka_unit_test(test_batches),
+                cmocka_unit_test(test_unsure_in_the_way),
                 cmocka_unit_test(test_alone_not_worth_it),
+                cmocka_unit_test(test_merged_is_cheap),
                 cmocka_unit_test(test_passes),
                 cmocka_unit_test(test_window),
                 cmocka_unit_test(test_no_cpu_time),
