@@ -23,8 +23,9 @@
 #define MEASURE_APART (15 * BL_SEC)
 #define MEASURE_ALL   (120 * BL_SEC)
 
-/* ksmd waits for VMs that are just being registered: the kernel puts a VM behind the one that ksmd is at, so one that
- * comes a moment after the start is first seen a whole pass later.  Not for long: a QEMU may be slow to answer. */
+/* ksmd waits for VMs that are just being registered, or taken out.  The kernel puts a VM behind the one that ksmd is
+ * at: one that comes a moment after the start is first seen a whole pass later.  And one that goes a moment later was
+ * gone over for nothing.  Not for long: a QEMU may be slow to answer. */
 #define START_PATIENCE (2 * BL_SEC)
 
 /* Whom an answer belongs to: bl_call, and the process that was asked about. */
@@ -314,12 +315,9 @@ static bool waits_to_start(struct bl_manager *m, usec_t now)
                 s->start_at = now;
         if (now - s->start_at >= START_PATIENCE)
                 return false;
-        for (size_t i = 0; i < m->n_guests; i++) {
-                const struct bl_guest *g = m->guests[i];
-
-                if (g->share.merge_setting && g->share.decision.merge && !bl_guest_hung(g))
+        for (size_t i = 0; i < m->n_guests; i++)
+                if (m->guests[i]->share.merge_setting && !bl_guest_hung(m->guests[i]))
                         return true;
-        }
         return false;
 }
 
