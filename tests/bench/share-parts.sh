@@ -72,8 +72,9 @@ late_ballast() {
   until_true 120 ballast_rests || say "   ballastd does not come to rest"
 }
 
-# What it has saved in the end is what un-merging it takes: so the 90 % are those of it, and
-# time 0 is when it answers, however much has been merged by then.
+# What it has saved in the end is what un-merging it takes: the 90 % are those of the most that it
+# saved by either arm (share-result.sh), and time 0 is when it answers, however much has been
+# merged by then.
 # among: all others have been merged with each other, which KSM finds at once in its stable tree.
 # pair: nobody but one replica of it takes part, whose pages nobody has had a copy of.
 late_run() { # ARM among|pair
@@ -99,10 +100,9 @@ late_run() { # ARM among|pair
   after=$(guests_used)
   guests=("${all[@]}")
   jq -c --arg arm "$1" --arg scene "$2" --argjson own $((after - before)) '
-    (.series[-1][1] - 0.1 * $own) as $mark
-    | {arm: $arm, scene: $scene, own_bytes: $own, saved_after_load: .saved_bytes, at_rest: (.rest_s != null),
-       seconds: (first(.series[] | select(.[1] >= $mark))[0]), series: .series}' <<< "$line" >> "$raw/late.jsonl"
-  tail -n 1 "$raw/late.jsonl" | jq -r '"   late guest, \(.scene), \(.arm): \(.seconds) s for \(.own_bytes / 1e6 | round) MB"' >&2
+    {arm: $arm, scene: $scene, own_bytes: $own, saved_after_load: .saved_bytes, at_rest: (.rest_s != null),
+     watched_s: .series[-1][0], series: .series}' <<< "$line" >> "$raw/late.jsonl"
+  tail -n 1 "$raw/late.jsonl" | jq -r '"   late guest, \(.scene), \(.arm): \(.own_bytes / 1e6 | round) MB"' >&2
 }
 
 part_late() {

@@ -59,8 +59,15 @@ result_write() {
     --slurpfile touch <(result_file touch.jsonl) --slurpfile speed <(result_file speed.json) '
     def median: sort | if length == 0 then null else .[(length - 1) / 2 | floor] end;
     def over($a; $b): if $a == null or $b == null or $b == 0 then null else ($a / $b * 1000 | round) / 1000 end;
-    def late($scene; $arm): [$late[] | select(.arm == $arm and .scene == $scene) | .seconds] | median;
-    def late($scene): {plain_s: late($scene; "plain"), ballast_s: late($scene; "ballast")} | .ratio = over(.ballast_s; .plain_s);
+    # until 90 % of the most; what never came to that, what it was watched for
+    def late($scene; $arm): ([$late[] | select(.scene == $scene) | .own_bytes] | max) as $most
+      | [$late[] | select(.arm == $arm and .scene == $scene)] | first // null | if . == null then null else
+          (.series[-1][1] - .own_bytes + 0.9 * $most) as $mark
+          | [first(.series[] | select(.[1] >= $mark))[0]] as $at
+          | {s: ($at[0] // .watched_s), reached: ($at != []), saved_bytes: .own_bytes} end;
+    def late($scene): late($scene; "plain") as $p | late($scene; "ballast") as $b
+      | {plain_s: $p.s, plain_reached: $p.reached, plain_saved_bytes: $p.saved_bytes,
+         ballast_s: $b.s, ballast_reached: $b.reached, ballast_saved_bytes: $b.saved_bytes, ratio: over($b.s; $p.s)};
     def kept($arm): [$thp[] | select(.arm == $arm) | .kept_fraction * 1000 | round / 1000] | median;
     def touch($state; $key): [$touch[] | select(.state == $state) | .[$key]] | median;
     {schema: 1, command: $command, date: (now | todate), commit: $commit,
@@ -75,7 +82,7 @@ result_write() {
        rest_cpu_s: "the same in the 15 s after savings had grown by less than 1 MiB in 5 s",
        state: "all arms begin after one merge that was not measured: KSM splits huge pages, and a split maps pages of zeros to the kernel'"'"'s own; so does the oracle",
        oracle: "guests paused; XXH3-128, then bytes; mappings of 16 MiB and more that are mergeable; private_part: what of it the guests with data of their own make",
-       late_vm: "a guest that comes with all it holds, to one replica that has been alone since 25 passes: from then to 90 % of what un-merging it takes in the end; among_merged: to seven that are merged with each other; plain: 30,000 pages / 20 ms, smart_scan as it comes",
+       late_vm: "a guest that comes with all it holds, to one replica that has been alone since 25 passes: from then to 90 % of the most that it saved by either arm (what un-merging it takes in the end), or, where an arm never came to that (reached: false), what it was watched for, 20 s without progress at its end; among_merged: to seven that are merged with each other; plain: 30,000 pages / 20 ms, smart_scan as it comes",
        thp: "saved after 30 s of a fast khugepaged over saved before; plain: after ksm-fast, with the settings as found",
        touch_p99_ratio: "a guest reads and writes words of random pages of 64 MiB, while ballastctl scans all guests and while not, in turn; the medians of 5 99th percentiles"},
      sets: add,
