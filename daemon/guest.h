@@ -162,7 +162,8 @@ struct bl_guest_share {
         uint64_t burst; /* pages that are to be looked at as soon as possible */
         bool renew; /* ksmd has run: what was sampled is to be looked at again */
         bool met; /* the first burst is over, and what it found confirmed: its figures count */
-        uint64_t grown_from; /* resident when the last burst began */
+        uint64_t grown_from; /* the least that was resident since the last burst began */
+        uint64_t used_from; /* and the least that the guest used, by itself; 0: it has not said since */
         usec_t burst_at;
         struct bl_evidence_figures figures;
         usec_t scan_cpu; /* of evidence and of zero pages, ever */

@@ -2,10 +2,11 @@
 /*
  * What merging would gain: samples of the VMs' memory, taken by workers.
  *
- * A VM that comes is sampled at once (a burst of 1/8 of its pages, in jobs of JOB_PAGES, two at a time), and again a
- * little while it grows; then all are gone through at the pace of ScanCpu=.  What matched is read a second time by a
- * job that has the memory of all VMs of the group, so nothing else runs beside it.  Each job is short; one that blocks
- * (a VM whose memory map is locked) keeps the others waiting, and nobody else: it is in a worker.
+ * A VM that comes is sampled at once (a burst of 1/8 of its pages, in jobs of JOB_PAGES, two at a time), and again when
+ * it has grown, on the host or by its own statistics; then all are gone through at the pace of ScanCpu=.  What matched
+ * is read a second time by a job that has the memory of all VMs of the group, so nothing else runs beside it.  Each job
+ * is short; one that blocks (a VM whose memory map is locked) keeps the others waiting, and nobody else: it is in a
+ * worker.
  *
  * VMs in mode zero are sampled too, each by itself: what it has in common with others is nobody's business.
  */
@@ -19,9 +20,11 @@
 #define REST_PAGES  4096U /* at rest: seldom, since each job wakes a worker and the loop */
 #define AT_ONCE     2U
 #define BURST_PART  8U /* of its pages, when it comes */
-#define GROWTH_PART 16U /* when it has grown */
+#define GROWTH_PART 8U /* when it has grown */
 #define GROWTH      (16 * BL_MIB)
 #define GROWTH_PACE (2 * BL_SEC)
+/* It uses more of what it has from the host already, as it says: that may go up and down all day. */
+#define REUSE_PACE (30 * BL_SEC)
 /* So many pages that are seen to have a copy are worth a tick at once: a MiB of the sample. */
 #define WORTH_A_LOOK 256U
 #define OPEN_AGAIN   (10 * BL_SEC)
@@ -80,13 +83,38 @@ static void run_open(void *arg)
         o->r = bl_source_process(o->pid, o->start, o->guest_ram, o->name, &o->source, &o->message);
 }
 
+/* What the guest itself uses; 0: it does not say. */
+static uint64_t in_use(const struct bl_guest *g, usec_t now)
+{
+        const struct bl_guest_stats *s = bl_guest_stats_best(g, now);
+
+        if (!s || s->total == BL_UNSET || s->unused == BL_UNSET)
+                return 0;
+        return bl_sub_sat(s->total, s->unused);
+}
+
 static void begin_burst(struct bl_guest *g, uint64_t part)
 {
         struct bl_guest_share *s = &g->share;
 
         s->burst = bl_max(s->source->source->n_pages / part, BL_EVIDENCE_PIECE);
         s->grown_from = bl_shadow_resident(g);
+        s->used_from = 0;
         s->burst_at = g->m->share.burst_at = bl_now();
+}
+
+/* The least since the last burst is what it has grown from. */
+static bool has_grown(struct bl_guest *g, usec_t now)
+{
+        struct bl_guest_share *s = &g->share;
+        uint64_t resident = bl_shadow_resident(g), used = in_use(g, now);
+
+        s->grown_from = bl_min(s->grown_from, resident);
+        if (used > 0)
+                s->used_from = s->used_from > 0 ? bl_min(s->used_from, used) : used;
+        if (resident > bl_add_sat(s->grown_from, GROWTH))
+                return now >= s->burst_at + GROWTH_PACE;
+        return used > bl_add_sat(s->used_from, GROWTH) && now >= s->burst_at + REUSE_PACE;
 }
 
 /* Shared memory and the like is said by the groups already; what cannot be read is not. */
@@ -650,7 +678,6 @@ static bool wanted(const struct bl_guest *g)
 static void check_one(struct bl_guest *g, usec_t now)
 {
         struct bl_guest_share *s = &g->share;
-        uint64_t resident;
 
         if (!wanted(g) || (s->source && (s->source->alone != NULL) != (s->mode == BL_SHARE_ZERO)))
                 bl_share_evidence_forget(g);
@@ -662,9 +689,7 @@ static void check_one(struct bl_guest *g, usec_t now)
                 return;
         }
         bl_share_hints_apply(g, now);
-        resident = bl_shadow_resident(g);
-        s->grown_from = bl_min(s->grown_from, resident);
-        if (s->burst == 0 && resident > bl_add_sat(s->grown_from, GROWTH) && now >= s->burst_at + GROWTH_PACE)
+        if (has_grown(g, now) && s->burst == 0)
                 begin_burst(g, GROWTH_PART);
 }
 

@@ -205,6 +205,8 @@ guests_settle() {
 guests_paused() { # COMMAND...
   local g status=0
   for g in "${guests[@]}"; do vm_virsh suspend "$g" > /dev/null; done
+  # what their disks had been asked for arrives still
+  sleep 1
   "$@" || status=$?
   for g in "${guests[@]}"; do vm_virsh resume "$g" > /dev/null; done
   return $status

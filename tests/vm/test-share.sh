@@ -119,6 +119,23 @@ echo "$scan" > $THP/scan_sleep_millisecs
 echo "$pages" > $THP/pages_to_scan
 check 'khugepaged undoes at most a tenth' saves $((had * 9 / 10)) a b
 
+# --- what is filled anew --------------------------------------------------------------------
+
+# By samples alone this takes many minutes: the guests take nothing more from the host.
+ballast_reload budget=16G act=yes stats_period=1s mode=group group=web host_knobs=yes wake_at=16M
+for g in a b; do
+  vm_cmd "$g" 'alloc y 96' > /dev/null
+  vm_cmd "$g" 'free y' > /dev/null
+done
+sleep 5
+had=$(saved a b) took=$(vm_rss a)
+for g in a b; do vm_cmd "$g" 'alloc y 96 seed=9' > /dev/null; done
+check 'guests say that they use more, and what is equal of it is merged' until_true 90 saves $((had + N * 9 / 10)) a b
+check "they had it from the host before: $(vm_rss a) of $took" [ "$(vm_rss a)" -le $((took + (32 << 20))) ]
+until_true 60 rests || true
+had=$(saved a b)
+ballast_reload budget=16G act=yes stats_period=1s mode=group group=web host_knobs=yes scan_cpu=2% wake_at=16M
+
 # --- a late guest ---------------------------------------------------------------------------
 
 vm_define late --memory 512
