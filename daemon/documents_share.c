@@ -42,6 +42,10 @@ static void explain_state(const struct bl_share_status *s, char *buf, size_t siz
                 (void)snprintf(buf, size, "%s; about %s to merge",
                                s->why == BL_WHY_SHARE_DRIVE_NEW ? "a VM has come" : "there are duplicates that pay",
                                bl_size_format(s->gain, gain, sizeof gain));
+        else if (s->why == BL_WHY_SHARE_DRIVE || s->why == BL_WHY_SHARE_DRIVE_NEW)
+                (void)snprintf(buf, size, "about %s to merge, as soon as %s",
+                               bl_size_format(s->gain, gain, sizeof gain),
+                               s->acting ? "VMs have been registered" : "Ballast may act (ballastctl act on)");
         else
                 (void)snprintf(buf, size, "%s",
                                s->why == BL_WHY_SHARE_REST ? "the last pass did not pay any more"

@@ -302,7 +302,7 @@ struct bl_share_status {
         const char *group; /* that KSM serves; "": none, or not known */
         const char *error; /* why nobody is served, a sentence; NULL: nothing is wrong */
         bool there; /* the kernel has KSM */
-        bool yielded, driven;
+        bool acting, yielded, driven;
         const char *yield_reason; /* a sentence; NULL */
         const char *gate; /* why ksmd may not run though it should, a sentence; NULL */
         const char *thp_warning; /* what khugepaged may undo, a sentence; NULL */

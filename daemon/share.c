@@ -369,6 +369,7 @@ void bl_share_status(const struct bl_manager *m, struct bl_share_status *ret)
                 .group = s->groups.served,
                 .error = s->groups.conflict ? s->groups.error : NULL,
                 .there = s->there,
+                .acting = bl_manager_acting(m),
                 .yielded = group && bl_ksm_yielded(s->ksm),
                 .driven = group && bl_ksm_driven(s->ksm),
                 .yield_reason = group ? bl_ksm_yield_reason(s->ksm) : NULL,
