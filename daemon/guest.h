@@ -161,7 +161,7 @@ struct bl_guest_share {
         bool again; /* its memory may have been laid out anew */
         uint64_t burst; /* pages that are to be looked at as soon as possible */
         bool renew; /* ksmd has run: what was sampled is to be looked at again */
-        bool met; /* the first burst is over, and what it found confirmed: its figures count */
+        bool met; /* the last burst is over, and what it found confirmed: its figures count */
         uint64_t grown_from; /* the least that was resident since the last burst began */
         uint64_t used_from; /* and the least that the guest used, by itself; 0: it has not said since */
         usec_t burst_at;
@@ -170,6 +170,7 @@ struct bl_guest_share {
 
         /* share_hints.c */
         struct bl_share_hints *hints; /* NULL: none */
+        usec_t hints_at; /* its agent was asked for them; 0: not yet */
 
         /* accounting */
         uint64_t merged; /* mapped to KSM pages now */

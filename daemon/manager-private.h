@@ -93,6 +93,7 @@ struct bl_share {
         bool fresh; /* figures are older than the samples: */
         usec_t figures_at; /* of then */
         usec_t burst_at; /* the last one began */
+        usec_t hints_next; /* no agent is asked for hints before */
 };
 
 struct bl_manager {
@@ -364,6 +365,8 @@ size_t bl_share_translate(enum bl_machine machine, uint64_t ram, const struct bl
                           struct bl_share_run *ret);
 void bl_share_hints(struct bl_guest *g, const struct bl_wire_hints *w);
 struct bl_share_hints *bl_share_hints_free(struct bl_share_hints *h);
+/* Asks its agent for some, when it has come or grown; seldom. */
+void bl_share_hints_ask(struct bl_guest *g, usec_t now);
 /* What was hinted is given to the sampler, where there is news and a source to name pages of; not more often than is
  * good for us. */
 void bl_share_hints_apply(struct bl_guest *g, usec_t now);

@@ -2,11 +2,11 @@
 /*
  * What merging would gain: samples of the VMs' memory, taken by workers.
  *
- * A VM that comes is sampled at once (a burst of 1/8 of its pages, in jobs of JOB_PAGES, two at a time), and again when
- * it has grown, on the host or by its own statistics; then all are gone through at the pace of ScanCpu=.  What matched
- * is read a second time by a job that has the memory of all VMs of the group, so nothing else runs beside it.  Each job
- * is short; one that blocks (a VM whose memory map is locked) keeps the others waiting, and nobody else: it is in a
- * worker.
+ * A VM that comes is sampled at once (a burst of 1/8 of its pages, in jobs of JOB_PAGES, two at a time), and anew when
+ * it has grown, on the host or by its own statistics: samples that say of the new memory that it is absent, or what it
+ * was, would make little of it.  Then all are gone through at the pace of ScanCpu=.  What matched is read a second time
+ * by a job that has the memory of all VMs of the group, so nothing else runs beside it.  Each job is short; one that
+ * blocks (a VM whose memory map is locked) keeps the others waiting, and nobody else: it is in a worker.
  *
  * VMs in mode zero are sampled too, each by itself: what it has in common with others is nobody's business.
  */
@@ -16,12 +16,13 @@
 #include "daemon/manager-private.h"
 #include "daemon/util/clock.h"
 
-#define JOB_PAGES   4096U /* 16 MiB: some 6 ms */
-#define REST_PAGES  4096U /* at rest: seldom, since each job wakes a worker and the loop */
-#define AT_ONCE     2U
-#define BURST_PART  8U /* of its pages, when it comes */
-#define GROWTH_PART 8U /* when it has grown */
+#define JOB_PAGES  4096U /* 16 MiB: some 6 ms */
+#define REST_PAGES 4096U /* at rest: seldom, since each job wakes a worker and the loop */
+#define AT_ONCE    2U
+#define BURST_PART 8U /* of its pages, when it comes */
+/* So much more than before, and more than that part of it, is worth sampling it anew. */
 #define GROWTH      (16 * BL_MIB)
+#define GROWTH_PART 16U
 #define GROWTH_PACE (2 * BL_SEC)
 /* It uses more of what it has from the host already, as it says: that may go up and down all day. */
 #define REUSE_PACE (30 * BL_SEC)
@@ -93,14 +94,16 @@ static uint64_t in_use(const struct bl_guest *g, usec_t now)
         return bl_sub_sat(s->total, s->unused);
 }
 
-static void begin_burst(struct bl_guest *g, uint64_t part)
+static void begin_burst(struct bl_guest *g)
 {
         struct bl_guest_share *s = &g->share;
 
-        s->burst = bl_max(s->source->source->n_pages / part, BL_EVIDENCE_PIECE);
+        s->burst = bl_max(s->source->source->n_pages / BURST_PART, BL_EVIDENCE_PIECE);
         s->grown_from = bl_shadow_resident(g);
         s->used_from = 0;
         s->burst_at = g->m->share.burst_at = bl_now();
+        /* its figures count again when what matches has had its second look, which is then not paced */
+        s->met = false;
 }
 
 /* The least since the last burst is what it has grown from. */
@@ -112,9 +115,21 @@ static bool has_grown(struct bl_guest *g, usec_t now)
         s->grown_from = bl_min(s->grown_from, resident);
         if (used > 0)
                 s->used_from = s->used_from > 0 ? bl_min(s->used_from, used) : used;
-        if (resident > bl_add_sat(s->grown_from, GROWTH))
+        if (resident > bl_add_sat(s->grown_from, bl_max(GROWTH, s->grown_from / GROWTH_PART)))
                 return now >= s->burst_at + GROWTH_PACE;
-        return used > bl_add_sat(s->used_from, GROWTH) && now >= s->burst_at + REUSE_PACE;
+        return used > bl_add_sat(s->used_from, bl_max(GROWTH, s->used_from / GROWTH_PART)) &&
+               now >= s->burst_at + REUSE_PACE;
+}
+
+static void sample_anew(struct bl_guest *g)
+{
+        struct bl_guest_share *s = &g->share;
+
+        bl_evidence_forget(s->source->alone ? s->source->alone : g->m->share.evidence, s->scan_id);
+        /* what a job under way brings is of the old one */
+        s->scan_id = ++g->m->share.last_id;
+        bl_share_hints_again(g);
+        begin_burst(g);
 }
 
 /* Shared memory and the like is said by the groups already; what cannot be read is not. */
@@ -159,7 +174,7 @@ static void done_open(void *arg, int r)
                         g->share.source = source_new(o, g->share.mode == BL_SHARE_ZERO);
                 if (g->share.source) {
                         g->share.open_said = 0;
-                        begin_burst(g, BURST_PART);
+                        begin_burst(g);
                         bl_share_hints_again(g);
                         bl_share_hints_apply(g, bl_now());
                 } else {
@@ -688,9 +703,10 @@ static void check_one(struct bl_guest *g, usec_t now)
                         open_source(g);
                 return;
         }
+        bl_share_hints_ask(g, now);
         bl_share_hints_apply(g, now);
-        if (has_grown(g, now) && s->burst == 0)
-                begin_burst(g, GROWTH_PART);
+        if (has_grown(g, now) && s->burst == 0 && can_sample(g))
+                sample_anew(g);
 }
 
 void bl_share_evidence_check(struct bl_manager *m, usec_t now)

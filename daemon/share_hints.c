@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * What agents say of their page cache: clean pages of files, of which other guests of the same image are likely to
- * have copies.  Kept a VM, bounded, until there is a source to name pages of; then the sampler looks there first.
+ * have copies.  Asked for when a VM has come or grown.  Kept a VM, bounded, until there is a source to name pages of;
+ * then the sampler looks there first.
  *
  * A guest names its pages by guest-physical number; the scanner by their place in the VM's memory.  QEMU has the
  * memory of a `pc` or `q35` in one backend, its first part below a hole for devices, the rest from 4 GiB on
  * (hw/i386/pc_piix.c, pc_q35.c; the same since 2.x).  Where that is not so (other machines, NUMA, DIMMs) hints are
  * dropped.  They are a guest's word: wrong ones cost time only.
  */
+#include <errno.h>
 #include <stdlib.h>
 
+#include "daemon/channel/agent.h"
 #include "daemon/manager-private.h"
 
 #define RUNS_MAX 4096U
 /* A guest that hints all the time is listened to so often. */
 #define PACE (10 * BL_SEC)
+/* It takes a guest some tens of milliseconds to find them: each is asked no more often, and one after the other. */
+#define ASK_PACE  (300 * BL_SEC)
+#define ASK_APART (5 * BL_SEC)
+#define ASK_BYTES (64 * BL_KIB)
 
 struct bl_share_hints {
         uint64_t scan; /* of the agent, that these are of */
@@ -127,6 +134,25 @@ void bl_share_hints_apply(struct bl_guest *g, usec_t now)
                 pages[i] = runs[i].n;
         }
         (void)bl_evidence_hint(g->m->share.evidence, g->share.scan_id, first, pages, n);
+}
+
+void bl_share_hints_ask(struct bl_guest *g, usec_t now)
+{
+        const struct bl_wire_action a = {.kind = BL_ACTION_HINTS, .bytes = ASK_BYTES};
+        struct bl_guest_share *s = &g->share;
+        struct bl_share *all = &g->m->share;
+        int r;
+
+        /* its first samples are there already, and what is to be merged now is known */
+        if (s->mode != BL_SHARE_GROUP || !s->met || bl_share_busy(g->m) || now < all->hints_next || !g->agent.hello ||
+            s->burst_at <= s->hints_at || (s->hints_at > 0 && now < bl_add_sat(s->hints_at, ASK_PACE)))
+                return;
+        r = bl_agent_act(g->agent.link.agent, &a);
+        /* one that is asked for something else just now is asked with the next look */
+        if (r == -EBUSY || r == -ENOTCONN)
+                return;
+        s->hints_at = now;
+        all->hints_next = bl_add_sat(now, ASK_APART);
 }
 
 void bl_share_hints(struct bl_guest *g, const struct bl_wire_hints *w)
