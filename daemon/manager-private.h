@@ -94,6 +94,7 @@ struct bl_share {
         usec_t figures_at; /* of then */
         usec_t burst_at; /* the last one began */
         usec_t hints_next; /* no agent is asked for hints before */
+        usec_t reuse_next; /* no VM is sampled anew before, because its guest says that it uses more */
 };
 
 struct bl_manager {

@@ -320,6 +320,7 @@ void bl_share_to_vm(const struct bl_guest *g, struct bl_vm_share *ret)
                 .present = present(g),
                 .merged = s->merged,
                 .saved = s->saved,
+                .saved_at = g->pss.at,
                 .breaks = s->breaks,
         };
         if (!s->met)

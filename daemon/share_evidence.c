@@ -24,8 +24,11 @@
 #define GROWTH      (16 * BL_MIB)
 #define GROWTH_PART 16U
 #define GROWTH_PACE (2 * BL_SEC)
-/* It uses more of what it has from the host already, as it says: that may go up and down all day. */
-#define REUSE_PACE (30 * BL_SEC)
+/* It uses more of what it has from the host already, as it says: that may go up and down all day, and is the guest's
+ * word.  So not soon again, and all of them together for no more than so many times ScanCpu=. */
+#define REUSE_PACE  (30 * BL_SEC)
+#define REUSE_CPU   10U
+#define PAGES_A_SEC UINT64_C(1000000) /* sampled, or so (measured: 0.8 us each) */
 /* So many pages that are seen to have a copy are worth a tick at once: a MiB of the sample. */
 #define WORTH_A_LOOK 256U
 #define OPEN_AGAIN   (10 * BL_SEC)
@@ -84,16 +87,6 @@ static void run_open(void *arg)
         o->r = bl_source_process(o->pid, o->start, o->guest_ram, o->name, &o->source, &o->message);
 }
 
-/* What the guest itself uses; 0: it does not say. */
-static uint64_t in_use(const struct bl_guest *g, usec_t now)
-{
-        const struct bl_guest_stats *s = bl_guest_stats_best(g, now);
-
-        if (!s || s->total == BL_UNSET || s->unused == BL_UNSET)
-                return 0;
-        return bl_sub_sat(s->total, s->unused);
-}
-
 static void begin_burst(struct bl_guest *g)
 {
         struct bl_guest_share *s = &g->share;
@@ -104,32 +97,6 @@ static void begin_burst(struct bl_guest *g)
         s->burst_at = g->m->share.burst_at = bl_now();
         /* its figures count again when what matches has had its second look, which is then not paced */
         s->met = false;
-}
-
-/* The least since the last burst is what it has grown from. */
-static bool has_grown(struct bl_guest *g, usec_t now)
-{
-        struct bl_guest_share *s = &g->share;
-        uint64_t resident = bl_shadow_resident(g), used = in_use(g, now);
-
-        s->grown_from = bl_min(s->grown_from, resident);
-        if (used > 0)
-                s->used_from = s->used_from > 0 ? bl_min(s->used_from, used) : used;
-        if (resident > bl_add_sat(s->grown_from, bl_max(GROWTH, s->grown_from / GROWTH_PART)))
-                return now >= s->burst_at + GROWTH_PACE;
-        return used > bl_add_sat(s->used_from, bl_max(GROWTH, s->used_from / GROWTH_PART)) &&
-               now >= s->burst_at + REUSE_PACE;
-}
-
-static void sample_anew(struct bl_guest *g)
-{
-        struct bl_guest_share *s = &g->share;
-
-        bl_evidence_forget(s->source->alone ? s->source->alone : g->m->share.evidence, s->scan_id);
-        /* what a job under way brings is of the old one */
-        s->scan_id = ++g->m->share.last_id;
-        bl_share_hints_again(g);
-        begin_burst(g);
 }
 
 /* Shared memory and the like is said by the groups already; what cannot be read is not. */
@@ -690,6 +657,54 @@ static bool wanted(const struct bl_guest *g)
         return false;
 }
 
+/* What the guest itself uses; 0: it does not say. */
+static uint64_t in_use(const struct bl_guest *g, usec_t now)
+{
+        const struct bl_guest_stats *s = bl_guest_stats_best(g, now);
+
+        if (!s || s->total == BL_UNSET || s->unused == BL_UNSET)
+                return 0;
+        return bl_sub_sat(s->total, s->unused);
+}
+
+static bool is_more(uint64_t now, uint64_t before)
+{
+        return now > bl_add_sat(before, bl_max(GROWTH, before / GROWTH_PART));
+}
+
+/* Has it, and is it time to look?  The least since the last burst is what it has grown from. */
+static bool has_grown(struct bl_guest *g, usec_t now)
+{
+        struct bl_guest_share *s = &g->share;
+        struct bl_share *all = &g->m->share;
+        uint64_t resident = bl_shadow_resident(g), used = in_use(g, now);
+        usec_t cost = s->source->source->n_pages / BURST_PART * BL_SEC / PAGES_A_SEC;
+
+        s->grown_from = bl_min(s->grown_from, resident);
+        if (used > 0)
+                s->used_from = s->used_from > 0 ? bl_min(s->used_from, used) : used;
+        if (s->burst > 0 || !can_sample(g))
+                return false;
+        if (is_more(resident, s->grown_from))
+                return now >= s->burst_at + GROWTH_PACE;
+        if (!is_more(used, s->used_from) || now < s->burst_at + REUSE_PACE || now < all->reuse_next)
+                return false;
+        all->reuse_next =
+                bl_add_sat(now, bl_mul_sat(cost, BL_WHOLE) / (bl_max(g->m->conf->share_scan_cpu, 1) * REUSE_CPU));
+        return true;
+}
+
+static void sample_anew(struct bl_guest *g)
+{
+        struct bl_guest_share *s = &g->share;
+
+        bl_evidence_forget(s->source->alone ? s->source->alone : g->m->share.evidence, s->scan_id);
+        /* what a job under way brings is of the old one */
+        s->scan_id = ++g->m->share.last_id;
+        bl_share_hints_again(g);
+        begin_burst(g);
+}
+
 static void check_one(struct bl_guest *g, usec_t now)
 {
         struct bl_guest_share *s = &g->share;
@@ -705,7 +720,7 @@ static void check_one(struct bl_guest *g, usec_t now)
         }
         bl_share_hints_ask(g, now);
         bl_share_hints_apply(g, now);
-        if (has_grown(g, now) && s->burst == 0 && can_sample(g))
+        if (has_grown(g, now))
                 sample_anew(g);
 }
 

@@ -24,6 +24,9 @@
 /* Figures of what is merged may be some seconds old. */
 #define SETTLED (10 * BL_SEC)
 
+/* And what that saves is measured seldom; where it cannot be, it is estimated after so long. */
+#define MEASURED (150 * BL_SEC)
+
 /* What has grown is not worth a pass below this part of what is registered, where that is less than share_wake. */
 #define WAKE_PART 200 /* permyriad */
 #define WAKE_MIN  (4 * BL_MIB)
@@ -291,6 +294,8 @@ static bool leaves(const struct bl_tick *t, size_t i, uint64_t room)
         if (p->driving || t->unmerging || vm->share.evidence_at == 0 || !bl_sharing_can_tell(vm))
                 return false;
         if (bl_sub_sat(t->now, since) < SETTLED || bl_sharing_breaks(vm) > room)
+                return false;
+        if (vm->share.merged >= BL_STEP && vm->share.saved_at < since && bl_sub_sat(t->now, since) < MEASURED)
                 return false;
         return bl_sharing_pays_no_more(&t->s->share, t->c, vm, bl_sharing_credible(t, vm, h), p->passes);
 }

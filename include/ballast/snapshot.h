@@ -143,6 +143,7 @@ struct bl_vm_share {
 
         uint64_t merged; /* mapped to KSM pages now */
         uint64_t saved; /* its part of what that saves (Pss) */
+        usec_t saved_at; /* when that was measured; 0: never */
         uint64_t breaks; /* host memory that un-merging it would take at once */
 };
 

@@ -235,6 +235,7 @@ void sim_ksm_sense_guest(const struct sim *s, const struct sim_guest *g, struct 
                                     .busy = g->told_merge_at != 0,
                                     .merged = g->merged,
                                     .saved = part_saved(g->merged, copies(s, true)),
+                                    .saved_at = s->now,
                                     .breaks = g->merged};
         if (!known)
                 return;

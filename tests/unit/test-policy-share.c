@@ -98,6 +98,7 @@ static struct bl_vm *merged(struct bl_vm *v, uint64_t merged_mib)
         v->share.merging_at = NOW - 100 * BL_SEC;
         v->share.merged = v->share.breaks = merged_mib * BL_MIB;
         v->share.saved = merged_mib * BL_MIB / 2;
+        v->share.saved_at = NOW;
         return v;
 }
 
@@ -1353,6 +1354,7 @@ static void test_breaking(void **state)
 static void test_pays_no_more(void **state)
 {
         struct fixture f;
+        struct bl_vm *v;
 
         (void)state;
         setup(&f, 8000);
@@ -1383,6 +1385,22 @@ static void test_pays_no_more(void **state)
         decide(&f);
         assert_why(&f, 0, BL_WHY_SHARE_KEEP);
         later(&f, 6 * BL_SEC);
+        assert_told(&f, 0, false);
+        teardown(&f);
+
+        /* nor is it judged by what was saved before; for as long as it takes to measure that */
+        setup(&f, 8000);
+        v = merged(add(&f, "a", 0), 4);
+        v->share.saved_at = v->share.merging_at - 1;
+        decide(&f);
+        assert_why(&f, 0, BL_WHY_SHARE_KEEP);
+        later(&f, 40 * BL_SEC);
+        assert_why(&f, 0, BL_WHY_SHARE_KEEP);
+        v->share.saved_at = f.s.at;
+        later(&f, BL_SEC);
+        assert_told(&f, 0, false);
+        v->share.saved_at = v->share.merging_at - 1;
+        later(&f, 20 * BL_SEC);
         assert_told(&f, 0, false);
         teardown(&f);
 
