@@ -81,14 +81,16 @@ result_write() {
        cpu_s: "until then: ksmd, khugepaged and our processes (ballastd, its children, and the command)",
        rest_cpu_s: "the same in the 15 s after savings had grown by less than 1 MiB in 5 s",
        state: "all arms begin after one merge that was not measured: KSM splits huge pages, and a split maps pages of zeros to the kernel'"'"'s own; so does the oracle",
-       oracle: "guests paused; XXH3-128, then bytes; mappings of 16 MiB and more that are mergeable; private_part: what of it the guests with data of their own make",
+       oracle: "guests paused; XXH3-128, then bytes; mappings of 16 MiB and more that are mergeable; one copy of each content stays, while the scan counts all pages of zeros as saved (scan_difference_bytes: that one); private_part: what of it the guests with data of their own make",
        late_vm: "a guest that comes with all it holds, to one replica that has been alone since 25 passes: from then to 90 % of the most that it saved by either arm (what un-merging it takes in the end), or, where an arm never came to that (reached: false), what it was watched for, 20 s without progress at its end; among_merged: to seven that are merged with each other; plain: 30,000 pages / 20 ms, smart_scan as it comes",
        thp: "saved after 30 s of a fast khugepaged over saved before; plain: after ksm-fast, with the settings as found",
+       scan_gbps: "memory scanned for a CPU-second; scan_read_gbps: bytes read for one, as what has copies is read twice",
        touch_p99_ratio: "a guest reads and writes words of random pages of 64 MiB, while ballastctl scans all guests and while not, in turn; the medians of 5 99th percentiles"},
      sets: add,
      late_vm: (late("pair") + {among_merged: late("among")}),
      thp: {kept_fraction: kept("ballast"), plain_kept_fraction: kept("ksm-fast")},
      scan_gbps: $speed[0].scan_gbps, readv_gbps: $speed[0].readv_gbps, scan_of_readv: over($speed[0].scan_gbps; $speed[0].readv_gbps),
+     scan_read_gbps: $speed[0].scan_read_gbps, scan_read_of_readv: over($speed[0].scan_read_gbps; $speed[0].readv_gbps),
      touch_p99_ratio: over(touch("scanned"; "p99_ns"); touch("quiet"; "p99_ns")),
      raw: {late: ($late | map(del(.series))), thp: $thp, touch: $touch}}'
 }
