@@ -105,9 +105,9 @@ static void add_leave(struct bl_text *t, const struct bl_snapshot *s, const stru
         } else {
                 bl_text_add(t, "it saves ");
                 bl_text_size(t, bl_sharing_saves(vm));
-                bl_text_add(t, ", less than half of what the kernel keeps for its ");
+                bl_text_add(t, ", less than the kernel keeps for its ");
                 bl_text_size(t, bl_sharing_present(vm));
-                bl_text_add(t, " and of what passes over it cost");
+                bl_text_add(t, ", or a quarter of that and of what passes over it cost");
         }
         if (breaks >= BL_MIB) {
                 bl_text_add(t, "; that takes ");

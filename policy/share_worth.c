@@ -21,8 +21,8 @@
  * neither hashes nor looks for it again). */
 #define MERGED_PART 20
 
-/* A VM stays until it costs twice what it brings: so that none comes and goes. */
-#define HYSTERESIS 2
+/* A VM stays until it costs so many times what it brings: so that none comes and goes. */
+#define HYSTERESIS 4
 
 static uint64_t nanoseconds(uint32_t learned, uint64_t guess)
 {
@@ -92,8 +92,10 @@ bool bl_sharing_pays_no_more(const struct bl_share_state *s, const struct bl_pol
         uint64_t present = bl_sharing_present(vm), brings = bl_add_sat(bl_sharing_saves(vm), credible), costs;
         usec_t cpu;
 
-        /* Others come again and again; that is what they have to pay for.  It stays half as long as it would have to
-         * bring to come. */
+        /* taking it apart gives the host more than it takes */
+        if (brings < bl_sharing_metadata(present))
+                return true;
+        /* Others come again and again; that is what they have to pay for. */
         passes = bl_min(passes, BL_SHARING_PASSES * BL_SHARING_PASS);
         cpu = bl_mul_sat(bl_sharing_cost(s, bl_sharing_effort(vm), 1, 0), passes) / BL_SHARING_PASS;
 
