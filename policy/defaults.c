@@ -75,12 +75,12 @@ void bl_policy_config_default(struct bl_policy_config *ret)
                 /* Longer than what comes round every few minutes by itself (timers, cron, monitoring). */
                 .idle_after = 600 * BL_SEC,
 
-                /* On a nested test machine ksmd frees 84 MB per CPU-second of guests of one image, and 3 to 8 of VMs that
-                 * have nothing in common with others but their kernel, 3 % of them, as far as samples tell: in a mixed
-                 * herd such VMs hold a tenth of all that can be saved.  This is below both, and above what is left
-                 * when a pass finds nothing.  A gigabyte of RAM then costs eight minutes of a core at worst, once;
+                /* On a nested test machine ksmd frees 84 MB per CPU-second of guests of one image, and 3 to 8 of VMs
+                 * that have nothing in common with others but their kernel, 3 % of them, as far as samples tell: in a
+                 * mixed herd such VMs hold a tenth of all that can be saved.  This is below both, and above what is
+                 * left when a pass finds nothing.  A gigabyte of RAM then costs six minutes of a core at worst, once;
                  * ksmd by itself takes a tenth of one for ever. */
-                .share_pays = 2 * BL_MIB,
+                .share_pays = 3 * BL_MIB,
 
                 /* Two passes over VMs of 1 GiB cost ksmd about two CPU-seconds there: at twice what has to come
                  * of them. */
