@@ -190,14 +190,22 @@ static void look_at(struct bl_guest *g)
         s->saved = bl_add_sat(bl_pss_savings(&g->pss, g->mem.anon, bl_mul_sat(p.merging, PAGE)), zero);
 }
 
-/* What ksmd took since the last look goes to those that are registered, by their memory. */
-static void split_cpu(struct bl_manager *m, usec_t cpu)
+/* What KSM goes over. */
+static uint64_t registered(const struct bl_manager *m)
 {
-        uint64_t all = 0;
+        uint64_t sum = 0;
 
         for (size_t i = 0; i < m->n_guests; i++)
                 if (m->guests[i]->share.merge_on)
-                        all = bl_add_sat(all, present(m->guests[i]));
+                        sum = bl_add_sat(sum, present(m->guests[i]));
+        return sum;
+}
+
+/* What ksmd took since the last look goes to those that are registered, by their memory. */
+static void split_cpu(struct bl_manager *m, usec_t cpu)
+{
+        uint64_t all = registered(m);
+
         for (size_t i = 0; i < m->n_guests && all > 0; i++) {
                 struct bl_guest *g = m->guests[i];
 
@@ -225,11 +233,8 @@ static uint64_t merged_of_all(const struct bl_manager *m)
 static void learn_of_pass(struct bl_manager *m)
 {
         struct bl_share *s = &m->share;
-        uint64_t all = 0, scanned = since(s->figures.pages_scanned, s->pass_scanned);
+        uint64_t all = registered(m), scanned = since(s->figures.pages_scanned, s->pass_scanned);
 
-        for (size_t i = 0; i < m->n_guests; i++)
-                if (m->guests[i]->share.merge_on)
-                        all = bl_add_sat(all, present(m->guests[i]));
         if (all > 0)
                 s->worked_on += (uint64_t)((double)scanned * (double)bl_sub_sat(all, s->pass_merged) / (double)all);
         s->pass_scanned = s->figures.pages_scanned;
@@ -341,15 +346,10 @@ void bl_share_state(const struct bl_manager *m, struct bl_share_state *ret)
                 .mode = m->conf->share_mode,
                 .scan_cost = s->cost.scan,
                 .merge_cost = s->cost.merge,
+                .merged = merged_of_all(m),
+                .registered = registered(m),
         };
 
-        for (size_t i = 0; i < m->n_guests; i++) {
-                const struct bl_guest *g = m->guests[i];
-
-                t.merged = bl_add_sat(t.merged, g->share.merged);
-                if (g->share.merge_on)
-                        t.registered = bl_add_sat(t.registered, present(g));
-        }
         if (t.mode == BL_SHARE_GROUP && s->ksm) {
                 t.yielded = bl_ksm_yielded(s->ksm);
                 t.usable = s->there && !t.yielded;
