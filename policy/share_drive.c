@@ -3,11 +3,12 @@
  * When ksmd runs: in rounds.
  *
  * A round begins when VMs come, or when enough new duplicates have grown in those that are registered.  It lasts for
- * two passes at least: KSM notes a page's checksum in the first and merges in the second (mm/ksm.c).  Passes are
- * counted from the last VM that came; since a VM is put behind the cursor (__ksm_enter), a pass that was under way
- * then does not see it, which the figures do not tell: so a third one is waited for where what was promised has not
- * come.  It goes on for as long as what ksmd merges pays for its time, and then ksmd rests (run=0, which keeps what is
- * merged).
+ * two passes at least: KSM notes a page's checksum in the first and merges in the second (mm/ksm.c).  ksmd keeps its
+ * place when it rests, so what is counted first is the rest of a pass: where something has grown, which may be
+ * anywhere, two whole ones come after it.  VMs that come are put behind the cursor (__ksm_enter): the rest of a pass
+ * does not see them, or it is a whole one, which the figures do not tell.  Passes are counted from the last VM that
+ * came, and a third one is waited for where what was promised has not come.  It goes on for as long as what ksmd merges
+ * pays for its time, and then ksmd rests (run=0, which keeps what is merged).
  *
  * Samples are older than the drive that has just ended, and what KSM cannot merge they may promise for ever.  So
  * after a round only what grows counts as gain, until the samples are new; a round that did not bring what was
@@ -121,20 +122,15 @@ static void look_broken(const struct bl_tick *t, struct bl_sharing *p)
 }
 
 /* Of what VMs promised that have come, is something still to be seen? */
-static bool lags(const struct bl_tick *t, const struct bl_sharing *p)
+static bool lags(const struct bl_tick *t)
 {
-        bool any = false;
-
         for (size_t i = 0; i < t->n; i++) {
                 const struct bl_vm_sharing *h = &t->w[i].st->sharing;
 
-                if (!h->chosen || !h->entered)
-                        continue;
-                any = true;
-                if (bl_sub_sat(t->s->vms[i].share.merged, h->merged_then) < h->gain_then / 2)
+                if (h->chosen && h->entered && bl_sub_sat(t->s->vms[i].share.merged, h->merged_then) < h->gain_then / 2)
                         return true;
         }
-        return !any && bl_sub_sat(t->s->share.merged, p->merged_then) < p->promise / 2;
+        return false;
 }
 
 static bool waits_for_vms(const struct bl_tick *t)
@@ -236,7 +232,7 @@ void bl_sharing_look(struct bl_tick *t)
         }
         if (waits || p->window_pays || bl_sub_sat(s->full_scans, p->since) < BL_SHARING_PASSES)
                 return;
-        if (bl_sub_sat(s->full_scans, p->since) < PASSES_MOST && lags(t, p))
+        if (bl_sub_sat(s->full_scans, p->since) < PASSES_MOST && (!p->new_vms || lags(t)))
                 return;
         finish(t, p);
 }

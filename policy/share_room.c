@@ -82,7 +82,8 @@ static uint64_t learn(struct bl_tick *t, const struct bl_vm *vm, struct bl_vm_sh
                 h->chosen = h->entered = false;
         if (v->merging >= 0)
                 h->registered = v->merging;
-        h->stale = bl_min(h->stale, v->gain_low);
+        if (v->evidence_at > 0)
+                h->stale = bl_min(h->stale, v->gain_low);
 
         if (h->chosen && !h->entered && v->merging == 1) {
                 h->entered = true;

@@ -1202,8 +1202,8 @@ static void test_stale_evidence(void **state)
         later(&f, BL_SEC);
         assert_drive(&f, true, BL_WHY_SHARE_DRIVE);
         drive_sentence(&f, "drives ksmd: duplicates have grown of which about 38 MiB are to be merged still");
-        /* nobody comes, so two passes are counted from here; and the other's old promise is still none */
-        ksmd(&f, 2, 38);
+        /* nobody comes; and the other's old promise is still none */
+        ksmd(&f, 3, 38);
         ksmd(&f, 0, 0);
         assert_drive(&f, false, BL_WHY_SHARE_REST);
         for (int i = 0; i < 9; i++)
@@ -1212,6 +1212,61 @@ static void test_stale_evidence(void **state)
         /* by then all samples are new */
         later(&f, 60 * BL_SEC);
         assert_true(f.plan.share.drive);
+        teardown(&f);
+}
+
+/* ksmd goes on where it stopped: what has grown anywhere is merged after two whole passes and the rest of one. */
+static void test_grown_passes(void **state)
+{
+        struct fixture f;
+
+        (void)state;
+        setup(&f, 8000);
+        merged(add(&f, "a", 60), 400);
+        merged(add(&f, "b", 60), 400);
+        decide(&f);
+        assert_drive(&f, true, BL_WHY_SHARE_DRIVE);
+        later(&f, BL_SEC);
+        /* more than was sure to come, and all that lay behind the cursor is still to come */
+        ksmd(&f, 1, 0);
+        ksmd(&f, 1, 130);
+        ksmd(&f, 0, 0);
+        assert_drive(&f, true, BL_WHY_SHARE_DRIVE);
+        ksmd(&f, 1, 60);
+        ksmd(&f, 0, 0);
+        assert_drive(&f, false, BL_WHY_SHARE_REST);
+        teardown(&f);
+}
+
+/* While a VM is sampled anew nothing is known of it: what a drive has left behind is no news afterwards, either. */
+static void test_left_behind(void **state)
+{
+        struct fixture f;
+
+        (void)state;
+        setup(&f, 8000);
+        add(&f, "a", 400);
+        add(&f, "b", 400);
+        decide(&f);
+        ksmd(&f, 0, 0);
+        f.vms[0].share.merged = f.vms[1].share.merged = 300 * BL_MIB;
+        ksmd(&f, 2, 600);
+        ksmd(&f, 0, 0);
+        assert_drive(&f, false, BL_WHY_SHARE_REST);
+        for (int known = 0; known <= 1; known++) {
+                uint64_t mib = known ? 100 : 0;
+
+                for (size_t i = 0; i < 2; i++) {
+                        f.vms[i].share.evidence_at = known ? f.s.at : 0;
+                        f.vms[i].share.gain = f.vms[i].share.gain_low = mib * BL_MIB;
+                }
+                later(&f, BL_SEC);
+                assert_false(f.plan.share.drive);
+        }
+        f.vms[0].share.gain = f.vms[0].share.gain_low = 150 * BL_MIB;
+        later(&f, BL_SEC);
+        assert_drive(&f, true, BL_WHY_SHARE_DRIVE);
+        drive_sentence(&f, "drives ksmd: duplicates have grown of which about 50 MiB are to be merged still");
         teardown(&f);
 }
 
@@ -1676,6 +1731,8 @@ int main(void)
                 cmocka_unit_test(test_idle_ksmd),
                 cmocka_unit_test(test_does_not_come),
                 cmocka_unit_test(test_stale_evidence),
+                cmocka_unit_test(test_grown_passes),
+                cmocka_unit_test(test_left_behind),
                 cmocka_unit_test(test_back_off),
                 cmocka_unit_test(test_breaking),
                 cmocka_unit_test(test_pays_no_more),
