@@ -89,6 +89,14 @@ until_rest() {
 }
 actual_at_least() { [ "$(vm_balloon_actual "$1")" -ge "$2" ]; }
 actual_at_most() { [ "$(vm_balloon_actual "$1")" -le "$2" ]; }
+actuals() { local g; for g in "$@"; do vm_balloon_actual "$g"; done; }
+# settled GUEST...: their balloons do not move
+settled() {
+  local before
+  before=$(actuals "$@")
+  sleep 1
+  [ "$(actuals "$@")" = "$before" ]
+}
 # is GUEST JQ VALUE: a field of it, as ballastd sees it
 is() { [ "$(ballast_vm "$1" "$2")" = "$3" ]; }
 held_as() { is "$1" .hold "$2"; }
