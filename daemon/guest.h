@@ -134,6 +134,7 @@ struct bl_guest_share {
         enum bl_share_mode asked; /* by its metadata, or what follows from them */
         enum bl_share_mode mode; /* in force */
         enum bl_no_share no_share;
+        bool zero_possible; /* pages of zeros may be paged out of it, and can be */
         enum bl_no_share said; /* logged last */
         char group[BL_METADATA_GROUP]; /* its trust group; "": none */
 

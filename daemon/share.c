@@ -138,6 +138,7 @@ static void work_out_groups(struct bl_manager *m)
                 g->share.asked = x->asked;
                 g->share.mode = x->mode;
                 g->share.no_share = x->no_share;
+                g->share.zero_possible = x->zero_possible;
                 memcpy(g->share.group, x->group, sizeof g->share.group);
         }
         say_conflict(m);
@@ -317,6 +318,7 @@ void bl_share_to_vm(const struct bl_guest *g, struct bl_vm_share *ret)
         *ret = (struct bl_vm_share){
                 .mode = s->mode,
                 .no_share = s->no_share,
+                .zero_possible = s->zero_possible,
                 .merging = s->merge_looked && g->m->conf->share_mode == BL_SHARE_GROUP ? s->merge_on : -1,
                 .busy = s->merge_setting,
                 .refused = s->merge_refused,

@@ -180,27 +180,7 @@ static bool wanted(const struct bl_guest *g)
 
         if (!g->desc || !g->desc->has_instance || !g->resident || g->share.mode == BL_SHARE_OFF)
                 return false;
-        if (g->share.mode == BL_SHARE_GROUP)
-                return m->conf->share_mode == BL_SHARE_GROUP;
-        switch (g->share.no_share) {
-        case BL_NO_SHARE_OK:
-                return true;
-        /* it asked for more, and has zero pages all the same */
-        case BL_NO_SHARE_HOST:
-        case BL_NO_SHARE_NO_GROUP:
-        case BL_NO_SHARE_OTHER_GROUP:
-        case BL_NO_SHARE_TWO_GROUPS:
-        case BL_NO_SHARE_BACKEND:
-                return m->host.swap_total > 0;
-        case BL_NO_SHARE_XML:
-        case BL_NO_SHARE_SHARED:
-        case BL_NO_SHARE_HUGEPAGES:
-        case BL_NO_SHARE_PINNED:
-        case BL_NO_SHARE_NO_SWAP:
-        case _BL_NO_SHARE_MAX:
-                break;
-        }
-        return false;
+        return g->share.mode == BL_SHARE_GROUP ? m->conf->share_mode == BL_SHARE_GROUP : g->share.zero_possible;
 }
 
 static void sample_anew(struct bl_guest *g)

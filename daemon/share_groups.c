@@ -117,6 +117,7 @@ static void judge_one(const struct bl_share_host *h, const struct bl_share_group
                 return;
         }
         v->mode = BL_SHARE_ZERO;
+        v->zero_possible = obstacle_to_zero(h, vm) == BL_NO_SHARE_OK;
         if (v->asked == BL_SHARE_ZERO) {
                 v->no_share = obstacle_to_zero(h, vm);
                 return;

@@ -37,6 +37,7 @@ struct bl_share_vm {
 struct bl_share_verdict {
         enum bl_share_mode asked, mode;
         enum bl_no_share no_share;
+        bool zero_possible; /* its zero pages may be paged out, and can be */
         bool loud; /* it asked for `group` by name and does not get it: worth a warning */
         char group[BL_METADATA_GROUP]; /* its trust group; "": none */
 };

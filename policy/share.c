@@ -328,27 +328,6 @@ static void decide_members(struct bl_tick *t, struct bl_plan *plan, uint64_t roo
 
 /* --- zero pages, and all together ------------------------------------------------------------------- */
 
-static bool zero_possible(enum bl_no_share n)
-{
-        switch (n) {
-        case BL_NO_SHARE_OK:
-        case BL_NO_SHARE_HOST:
-        case BL_NO_SHARE_NO_GROUP:
-        case BL_NO_SHARE_OTHER_GROUP:
-        case BL_NO_SHARE_TWO_GROUPS:
-        case BL_NO_SHARE_XML:
-        case BL_NO_SHARE_BACKEND:
-                return true;
-        case BL_NO_SHARE_SHARED:
-        case BL_NO_SHARE_HUGEPAGES:
-        case BL_NO_SHARE_PINNED:
-        case BL_NO_SHARE_NO_SWAP:
-        case _BL_NO_SHARE_MAX:
-                break;
-        }
-        return false;
-}
-
 /* Of a VM that is registered ksmd merges zero pages like others. */
 static void decide_zero(const struct bl_tick *t, size_t i, const struct bl_decision *balloon,
                         struct bl_share_decision *d)
@@ -356,7 +335,7 @@ static void decide_zero(const struct bl_tick *t, size_t i, const struct bl_decis
         const struct bl_vm *vm = &t->s->vms[i];
         const struct bl_vm_share *v = &vm->share;
 
-        if (t->s->share.mode < BL_SHARE_ZERO || v->mode < BL_SHARE_ZERO || !zero_possible(v->no_share))
+        if (t->s->share.mode < BL_SHARE_ZERO || v->mode < BL_SHARE_ZERO || !v->zero_possible)
                 return;
         if (v->zero < ZERO_WORTH || v->evidence_at == 0 || v->merging == 1 || v->busy || vm->hung ||
             vm->run == BL_RUN_MIGRATING || going(&t->w[i], balloon) >= AWAY)

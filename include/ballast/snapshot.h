@@ -130,6 +130,7 @@ enum bl_no_share {
 struct bl_vm_share {
         enum bl_share_mode mode; /* in force */
         enum bl_no_share no_share;
+        bool zero_possible; /* pages of zeros may be paged out of it, and can be */
         int merging; /* its RAM is registered with KSM: 1, 0; -1: not known yet */
         bool busy; /* a command about that was not answered yet */
         bool refused; /* QEMU would not; asked again later */

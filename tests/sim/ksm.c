@@ -231,6 +231,7 @@ void sim_ksm_sense_guest(const struct sim *s, const struct sim_guest *g, struct 
 
         *ret = (struct bl_vm_share){.mode = g->share_mode,
                                     .no_share = g->no_share,
+                                    .zero_possible = true,
                                     .merging = g->merging,
                                     .busy = g->told_merge_at != 0,
                                     .merged = g->merged,

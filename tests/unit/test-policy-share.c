@@ -79,6 +79,7 @@ static struct bl_vm *add(struct fixture *f, const char *name, uint64_t gain_mib)
                           .hugetlb = BL_UNSET,
                           .psi_some = BL_UNSET},
                 .share = {.mode = BL_SHARE_GROUP,
+                          .zero_possible = true,
                           .evidence_at = NOW,
                           .present = BL_GIB,
                           .gain = gain_mib * BL_MIB,
@@ -1495,6 +1496,7 @@ static void test_zero(void **state)
                         f.vms[i].share.zero = 50 * BL_MIB;
                 f.vms[1].share.no_share = BL_NO_SHARE_OTHER_GROUP;
                 f.vms[3].share.no_share = BL_NO_SHARE_NO_SWAP;
+                f.vms[3].share.zero_possible = false;
                 f.vms[4].share.busy = true;
                 f.vms[5].share.zero = 3 * BL_MIB;
                 decide(&f);

@@ -114,6 +114,45 @@ static void test_what_it_is_made_of(void **state)
         IS(judge_alone(&any_group, vm), BL_SHARE_GROUP, BL_NO_SHARE_OK);
 }
 
+/* Merging is one thing, and zero pages that go out to swap another: what keeps a VM from the one need not from both. */
+static void test_zero_pages(void **state)
+{
+        static const struct {
+                bool nosharepages, shared, hugepages, pinned, left_alone;
+                int sharing;
+                bool possible;
+        } cases[] = {
+                {.sharing = BL_SHARE_ZERO, .possible = true},
+                {.sharing = BL_SHARE_GROUP, .possible = true},
+                {.sharing = BL_SHARE_GROUP, .nosharepages = true, .possible = true},
+                {.sharing = BL_SHARE_GROUP, .shared = true},
+                {.sharing = BL_SHARE_ZERO, .hugepages = true},
+                {.sharing = BL_SHARE_GROUP, .pinned = true},
+                {.sharing = BL_SHARE_OFF},
+                {.sharing = BL_SHARE_ZERO, .left_alone = true},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < N(cases); i++)
+                for (int mode = BL_SHARE_OFF; mode <= BL_SHARE_GROUP; mode++)
+                        for (int swap = 0; swap <= 1; swap++) {
+                                const struct bl_share_host h = {.mode = (enum bl_share_mode)mode,
+                                                                .group = "",
+                                                                .default_group = "",
+                                                                .swap = swap};
+                                struct bl_share_vm vm = asker("web");
+
+                                vm.sharing = cases[i].sharing;
+                                vm.nosharepages = cases[i].nosharepages;
+                                vm.shared = cases[i].shared;
+                                vm.hugepages = cases[i].hugepages;
+                                vm.pinned = cases[i].pinned;
+                                vm.left_alone = cases[i].left_alone;
+                                assert_int_equal(judge_alone(&h, vm).zero_possible,
+                                                 cases[i].possible && swap && mode > BL_SHARE_OFF);
+                        }
+}
+
 /* --- several ------------------------------------------------------------------ */
 
 static void test_two_groups(void **state)
@@ -340,6 +379,7 @@ int main(void)
                 cmocka_unit_test(test_what_a_vm_asks_for),
                 cmocka_unit_test(test_what_the_host_allows),
                 cmocka_unit_test(test_what_it_is_made_of),
+                cmocka_unit_test(test_zero_pages),
                 cmocka_unit_test(test_two_groups),
                 cmocka_unit_test(test_who_has_a_say),
                 cmocka_unit_test(test_every_pair),
