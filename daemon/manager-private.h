@@ -11,7 +11,8 @@
  *   shadow.c     what private memory files hold twice
  *   share.c      equal pages: life, figures, snapshot; share_groups.c: who may share with whom;
  *                share_evidence.c: what merging would gain, with the files named in share_private.h;
- *                share_act.c: plan.share carried out; share_cost.c: what ksmd costs; share_hints.c: what agents say of their page cache
+ *                share_act.c: plan.share carried out; share_cost.c: what ksmd costs;
+ *                share_hints.c: what agents say of their page cache
  *   sample.c     the fast path: resident memory, budget, growth, PSI
  *   tick.c       snapshot -> policy -> plan -> act
  *   kernel_tiers.c  what the host's kernel may page out
