@@ -36,7 +36,7 @@ struct list {
 
 struct bl_pool {
         sd_event_source *wake_source;
-        sd_event_source *timer; /* looks for overdue jobs; off while none runs */
+        sd_event_source *timer; /* looks for overdue jobs; off while there are none */
         struct bl_pool_options o;
         bl_pool_overdue_fn on_overdue;
         void *on_overdue_userdata;
@@ -163,7 +163,6 @@ static void *worker(void *arg)
                 list_remove(&p->waiting, j);
                 j->started_at = bl_now();
                 list_append(&p->running, j);
-                wake_loop(p); /* the timer is to watch it */
                 pthread_mutex_unlock(&p->lock);
 
                 j->run(j->arg);
@@ -297,8 +296,11 @@ static void watch_overdue(struct bl_pool *p)
                                 found = true;
                         }
                 }
-                if (p->waiting.n > 0)
+                if (p->waiting.n > 0) {
                         (void)want_threads(p);
+                        /* what starts meanwhile wakes nobody */
+                        next = bl_min(next, bl_add_sat(now, p->o.overdue));
+                }
                 pthread_mutex_unlock(&p->lock);
                 if (!found)
                         break;
@@ -426,6 +428,18 @@ struct bl_pool *bl_pool_free(struct bl_pool *p)
 
 /* --- asking ------------------------------------------------------------------ */
 
+/* From when it is asked for, so that its start need not wake the loop. */
+static void watch(struct bl_pool *p)
+{
+        int on = SD_EVENT_OFF;
+
+        (void)sd_event_source_get_enabled(p->timer, &on);
+        if (on != SD_EVENT_OFF)
+                return;
+        (void)sd_event_source_set_time(p->timer, bl_add_sat(bl_now(), p->o.overdue));
+        (void)sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT);
+}
+
 int bl_pool_submit(struct bl_pool *p, const uint8_t *key, bl_job_run_fn run, bl_job_done_fn done, void *arg)
 {
         const struct job *running;
@@ -460,6 +474,8 @@ int bl_pool_submit(struct bl_pool *p, const uint8_t *key, bl_job_run_fn run, bl_
         pthread_mutex_unlock(&p->lock);
         if (r < 0)
                 free(j);
+        else
+                watch(p);
         return r;
 }
 
