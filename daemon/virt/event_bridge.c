@@ -61,11 +61,16 @@ static struct {
         bool registered;
 } g = {.lock = PTHREAD_MUTEX_INITIALIZER, .next_id = 1};
 
+/* Of the loop's thread, while it calls libvirt back. */
+static _Thread_local bool in_callback;
+
 /* With the lock held, and a bridge.  Order matters: a removal must take effect before a
  * later addition that got the same descriptor. */
 static void mark_dirty(struct watch *w)
 {
         const uint64_t one = 1;
+
+        bool first = !g.dirty_first;
 
         if (w->dirty)
                 return;
@@ -76,6 +81,9 @@ static void mark_dirty(struct watch *w)
         else
                 g.dirty_first = w;
         g.dirty_last = w;
+        /* the loop was told of the others already, or applies what its own callbacks change */
+        if (!first || in_callback)
+                return;
         /* fails only when the counter is full, and then the loop is awake anyway */
         if (write(g.bridge->wake_fd, &one, sizeof(one)) < 0)
                 return;
@@ -95,40 +103,8 @@ static int events_from_epoll(uint32_t revents)
                (revents & EPOLLERR ? VIR_EVENT_HANDLE_ERROR : 0) | (revents & EPOLLHUP ? VIR_EVENT_HANDLE_HANGUP : 0);
 }
 
-static int on_handle(sd_event_source *s, int fd, uint32_t revents, void *userdata)
-{
-        struct watch *w = userdata;
-        bool call;
-
-        (void)s;
-        (void)fd;
-        pthread_mutex_lock(&g.lock);
-        call = !w->removed && w->events != 0;
-        pthread_mutex_unlock(&g.lock);
-        if (call)
-                w->cb.handle(w->id, w->fd, events_from_epoll(revents), w->opaque);
-        return 0;
-}
-
-static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        struct watch *w = userdata;
-        int frequency;
-        bool call;
-
-        (void)usec;
-        pthread_mutex_lock(&g.lock);
-        call = !w->removed && w->frequency >= 0;
-        frequency = w->frequency;
-        pthread_mutex_unlock(&g.lock);
-        if (!call)
-                return 0;
-        /* before the callback, which may change it */
-        (void)sd_event_source_set_time(s, bl_now() + (uint64_t)frequency * 1000);
-        (void)sd_event_source_set_enabled(s, SD_EVENT_ON);
-        w->cb.timeout(w->id, w->opaque);
-        return 0;
-}
+static int on_handle(sd_event_source *s, int fd, uint32_t revents, void *userdata);
+static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata);
 
 static void apply_handle(struct bl_event_bridge *b, struct watch *w, int events)
 {
@@ -214,6 +190,59 @@ static bool apply_one(struct bl_event_bridge *b)
         else
                 apply_timeout(b, w, frequency);
         return true;
+}
+
+/* What libvirt changed in it takes effect without a wake-up.  The watch may be gone then. */
+static void callback_over(void)
+{
+        struct bl_event_bridge *b;
+
+        in_callback = false;
+        pthread_mutex_lock(&g.lock);
+        b = g.bridge;
+        pthread_mutex_unlock(&g.lock);
+        while (b && apply_one(b))
+                ;
+}
+
+static int on_handle(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+        struct watch *w = userdata;
+        bool call;
+
+        (void)s;
+        (void)fd;
+        pthread_mutex_lock(&g.lock);
+        call = !w->removed && w->events != 0;
+        pthread_mutex_unlock(&g.lock);
+        if (!call)
+                return 0;
+        in_callback = true;
+        w->cb.handle(w->id, w->fd, events_from_epoll(revents), w->opaque);
+        callback_over();
+        return 0;
+}
+
+static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct watch *w = userdata;
+        int frequency;
+        bool call;
+
+        (void)usec;
+        pthread_mutex_lock(&g.lock);
+        call = !w->removed && w->frequency >= 0;
+        frequency = w->frequency;
+        pthread_mutex_unlock(&g.lock);
+        if (!call)
+                return 0;
+        /* before the callback, which may change it */
+        (void)sd_event_source_set_time(s, bl_now() + (uint64_t)frequency * 1000);
+        (void)sd_event_source_set_enabled(s, SD_EVENT_ON);
+        in_callback = true;
+        w->cb.timeout(w->id, w->opaque);
+        callback_over();
+        return 0;
 }
 
 static int on_wake(sd_event_source *s, int fd, uint32_t revents, void *userdata)
