@@ -29,7 +29,7 @@ static void drop_link(struct conn_job *j)
 static void connect_run(void *arg)
 {
         struct conn_job *j = arg;
-        virConnectPtr conn = bl_link_open(j->c);
+        virConnectPtr conn = bl_link_open(j->c, true);
         bool ending;
 
         if (!conn) {

@@ -15,6 +15,10 @@
 /* Seconds between probes, and unanswered ones until the connection is lost. */
 #define KEEPALIVE_S     2
 #define KEEPALIVE_COUNT 3
+/* The first one tells for all.  A probe wakes the loop five times, and there are as many further ones as VMs were asked
+ * at once: with 8 of them probes were half of what the daemon does at rest.  It is for a call that was under way when
+ * libvirt stopped answering. */
+#define KEEPALIVE_FURTHER_S 10
 
 /* --- links, with the lock held ---------------------------------------------------- */
 
@@ -72,12 +76,12 @@ struct link *bl_link_first(const struct bl_conn *c)
 
 /* --- opening and closing, in workers ------------------------------------------------ */
 
-virConnectPtr bl_link_open(const struct bl_conn *c)
+virConnectPtr bl_link_open(const struct bl_conn *c, bool first)
 {
         virConnectPtr conn = virConnectOpen(c->uri);
 
         /* local drivers have none, and need none */
-        if (conn && virConnectSetKeepAlive(conn, KEEPALIVE_S, KEEPALIVE_COUNT) < 0)
+        if (conn && virConnectSetKeepAlive(conn, first ? KEEPALIVE_S : KEEPALIVE_FURTHER_S, KEEPALIVE_COUNT) < 0)
                 virResetLastError();
         return conn;
 }
@@ -173,7 +177,7 @@ int bl_links_on_sweep(sd_event_source *s, uint64_t usec, void *userdata)
 /* In a worker, without the lock: one more connection to the same daemon. */
 static int open_further(struct bl_conn *c, struct link **ret, char **ret_message)
 {
-        virConnectPtr conn = bl_link_open(c);
+        virConnectPtr conn = bl_link_open(c, false);
         struct link *l;
 
         if (!conn) {

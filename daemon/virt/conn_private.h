@@ -63,7 +63,7 @@ struct link *bl_link_new(struct bl_conn *c, virConnectPtr conn);
 void bl_link_add(struct bl_conn *c, struct link *l);
 struct link *bl_link_first(const struct bl_conn *c);
 /* In a worker. */
-virConnectPtr bl_link_open(const struct bl_conn *c);
+virConnectPtr bl_link_open(const struct bl_conn *c, bool first);
 /* In a worker.  Does not free it. */
 void bl_link_close(struct link *l);
 /* On the loop: closes what has no further use; true while there is something
