@@ -77,6 +77,10 @@ struct bl_share {
         char gate[160]; /* why ksmd may not run now; "": it may */
         usec_t gate_at; /* since; 0: it is not */
         bool gate_said;
+        struct {
+                usec_t until; /* VMs are measured one after the other; 0: never were */
+                uint64_t merged, copied, collapsed; /* when that began: bytes, and figures.cow and .collapsed */
+        } measured;
         bool told_drive; /* "would drive" is in the history */
         char sentence[200]; /* about plan.share */
         int failed; /* the error of the last write to sysfs that was logged; 0 */
@@ -342,6 +346,9 @@ void bl_share_evidence_figures(struct bl_manager *m);
 void bl_share_evidence_renew(struct bl_manager *m);
 /* Mode zero: up to `bytes` of zero pages of it go out. */
 void bl_share_zero(struct bl_guest *g, uint64_t bytes, usec_t now);
+
+/* What merging saves is measured anew, one VM after the other. */
+void bl_share_measure_soon(struct bl_manager *m);
 
 /* share_act.c */
 void bl_share_carry_out(struct bl_manager *m, const struct bl_snapshot *s);

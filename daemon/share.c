@@ -12,6 +12,13 @@
 
 #define PAGE         UINT64_C(4096)
 #define FIGURES_REST (4 * BL_SEC)
+#define HUGE_PAGE    (2 * BL_MIB)
+/* VMs are measured so far apart, and all within so long: a walk through all page tables of each, 6 ms of CPU for half a
+ * GiB of small pages. */
+#define MEASURE_APART (15 * BL_SEC)
+#define MEASURE_ALL   (120 * BL_SEC)
+/* So much less is merged than then: they are measured again. */
+#define UNDONE (16 * BL_MIB)
 
 /* --- KSM ------------------------------------------------------------------------ */
 
@@ -244,6 +251,42 @@ static void learn_of_pass(struct bl_manager *m)
                 bl_share_cost_see(&s->cost, s->figures.ksmd_cpu, s->worked_on, s->pass_merged / PAGE);
 }
 
+void bl_share_measure_soon(struct bl_manager *m)
+{
+        const usec_t now = bl_now(), apart = bl_min(MEASURE_APART, MEASURE_ALL / bl_max(m->n_guests, 1));
+        usec_t at = now;
+
+        for (size_t i = 0; i < m->n_guests; i++) {
+                struct bl_guest *g = m->guests[i];
+
+                if (!g->share.merge_on)
+                        continue;
+                g->pss.next = g->pss.next > now ? bl_min(g->pss.next, at) : at;
+                g->pss.doubted = true;
+                at += apart;
+        }
+        m->share.measured.until = bl_add_sat(now, MEASURE_ALL);
+        m->share.measured.merged = merged_of_all(m);
+        m->share.measured.copied = m->share.figures.cow;
+        m->share.measured.collapsed = m->share.figures.collapsed;
+}
+
+/* At rest what is merged gets less when VMs end or leave, when guests free or write their pages, and by khugepaged. The
+ * savings of others fall with it, which shows nowhere else. */
+static void look_undone(struct bl_manager *m, usec_t at)
+{
+        const struct bl_share *s = &m->share;
+        uint64_t gone;
+
+        if (s->measured.until == 0 || at < s->measured.until || bl_share_busy(m))
+                return;
+        gone = bl_sub_sat(s->measured.merged, merged_of_all(m));
+        gone = bl_add_sat(gone, bl_mul_sat(since(s->figures.cow, s->measured.copied), PAGE));
+        gone = bl_add_sat(gone, bl_mul_sat(since(s->figures.collapsed, s->measured.collapsed), HUGE_PAGE));
+        if (gone >= UNDONE)
+                bl_share_measure_soon(m);
+}
+
 static void account(struct bl_manager *m, const struct bl_ksm_figures *before)
 {
         struct bl_share *s = &m->share;
@@ -291,6 +334,7 @@ static void look_at_ksm(struct bl_manager *m, usec_t at)
                 look_at_vms(m);
         }
         account(m, &before);
+        look_undone(m, at);
 }
 
 void bl_share_look(struct bl_manager *m, usec_t now)

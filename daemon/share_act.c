@@ -19,10 +19,6 @@
 /* VMs that start, and questions that are being asked, are waited for in silence. */
 #define GATE_PATIENCE (5 * BL_SEC)
 
-/* After a drive VMs are measured so far apart, and all within so long: 6 ms of CPU for half a GiB of small pages. */
-#define MEASURE_APART (15 * BL_SEC)
-#define MEASURE_ALL   (120 * BL_SEC)
-
 /* ksmd waits for VMs that are just being registered, or taken out.  The kernel puts a VM behind the one that ksmd is
  * at: one that comes a moment after the start is first seen a whole pass later.  And one that goes a moment later was
  * gone over for nothing.  Not for long: a QEMU may be slow to answer. */
@@ -352,22 +348,6 @@ static void drive(struct bl_manager *m)
                         BL_UNSET, "%s", s->sentence);
 }
 
-/* What came of it is measured, one VM after the other: a walk through all page tables of each. */
-static void measure_soon(struct bl_manager *m)
-{
-        const usec_t now = bl_now(), apart = bl_min(MEASURE_APART, MEASURE_ALL / bl_max(m->n_guests, 1));
-        usec_t at = now;
-
-        for (size_t i = 0; i < m->n_guests; i++) {
-                struct bl_guest *g = m->guests[i];
-
-                if (!g->share.merge_on)
-                        continue;
-                g->pss.next = g->pss.next > now ? bl_min(g->pss.next, at) : at;
-                at += apart;
-        }
-}
-
 static void rest(struct bl_manager *m)
 {
         struct bl_share *s = &m->share;
@@ -378,7 +358,7 @@ static void rest(struct bl_manager *m)
                 return;
         s->driven_at = 0;
         bl_share_cost_rest(&s->cost);
-        measure_soon(m);
+        bl_share_measure_soon(m);
         bl_share_evidence_renew(m);
         /* who changed what was said already */
         if (bl_ksm_yielded(s->ksm))

@@ -16,7 +16,7 @@
 
 #define ROLLUP_MAX 4096
 #define SOONEST    (10 * BL_SEC)
-#define UNCHANGED  (60 * BL_SEC)
+#define UNCHANGED  (300 * BL_SEC)
 
 /* 0.2 % of one CPU: after a measurement that cost c, rest for 500 c */
 #define REST 500
@@ -75,8 +75,8 @@ bool bl_pss_due(const struct bl_pss_pace *p, uint64_t anon, uint64_t bound, usec
 {
         if (p->busy || now < p->next)
                 return false;
-        return p->at == 0 || now >= bl_add_sat(p->at, UNCHANGED) || bound == BL_UNSET || !is_about(anon, p->anon) ||
-               !is_about(bound, p->merged);
+        return p->at == 0 || p->doubted || now >= bl_add_sat(p->at, UNCHANGED) || bound == BL_UNSET ||
+               !is_about(anon, p->anon) || !is_about(bound, p->merged);
 }
 
 void bl_pss_note(struct bl_pss_pace *p, const struct bl_pss *m, uint64_t bound, size_t n_vms, usec_t now)

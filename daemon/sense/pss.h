@@ -49,12 +49,13 @@ struct bl_pss_pace {
         uint64_t merged; /* what bl_pss_bound said then; BL_UNSET: nothing */
         usec_t at; /* 0: never measured */
         usec_t next; /* not before */
+        bool doubted; /* something happened that neither `anon` nor `merged` shows */
         bool busy; /* a worker is at it */
 };
 
 /* Is it time?  At most one VM may be busy at a time: the caller sees to that.  A VM whose RssAnon and bl_pss_bound
- * (BL_UNSET: not known) are what they were, within 2 %, is measured once a minute only: in case khugepaged took merged
- * pages apart, which neither of the two shows. */
+ * (BL_UNSET: not known) are what they were, within 2 %, is measured every 5 minutes only, unless that is doubted: pages
+ * that are copied on write, or that khugepaged took apart, show in neither of the two. */
 bool bl_pss_due(const struct bl_pss_pace *p, uint64_t anon, uint64_t bound, usec_t now);
 
 /* Takes a measurement; the next follows so late that all `n_vms` together

@@ -78,10 +78,14 @@ static void test_pacing(void **state)
         assert_false(bl_pss_due(&p, BL_GIB, 0, now + 9 * BL_SEC));
         assert_true(bl_pss_due(&p, BL_GIB, 0, now + 10 * BL_SEC));
 
-        /* one that stands still is measured once a minute */
+        /* one that stands still is measured every five minutes, unless it is doubted */
         bl_pss_note(&p, &cheap, BL_MIB, 8, now);
-        assert_false(bl_pss_due(&p, BL_GIB, BL_MIB, now + 59 * BL_SEC));
-        assert_true(bl_pss_due(&p, BL_GIB, BL_MIB, now + 60 * BL_SEC));
+        assert_false(bl_pss_due(&p, BL_GIB, BL_MIB, now + 299 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, BL_MIB, now + 300 * BL_SEC));
+        p.doubted = true;
+        assert_false(bl_pss_due(&p, BL_GIB, BL_MIB, now + 9 * BL_SEC));
+        assert_true(bl_pss_due(&p, BL_GIB, BL_MIB, now + 10 * BL_SEC));
+        bl_pss_note(&p, &cheap, BL_MIB, 8, now);
         assert_true(bl_pss_due(&p, BL_GIB, 2 * BL_MIB, now + 10 * BL_SEC));
         assert_true(bl_pss_due(&p, BL_GIB, 0, now + 10 * BL_SEC));
         assert_true(bl_pss_due(&p, BL_GIB, BL_UNSET, now + 10 * BL_SEC));
