@@ -13,8 +13,9 @@
 #define PAGE         UINT64_C(4096)
 #define FIGURES_REST (4 * BL_SEC)
 #define HUGE_PAGE    (2 * BL_MIB)
-/* VMs are measured so far apart, and all within so long: a walk through all page tables of each, 6 ms of CPU for half a
- * GiB of small pages. */
+/* VMs are measured one after the other, so that it takes a thousandth of a CPU (a walk through all page tables of each,
+ * 6 ms for half a GiB of small pages), but all within so long. */
+#define MEASURE_REST  1000U
 #define MEASURE_APART (15 * BL_SEC)
 #define MEASURE_ALL   (120 * BL_SEC)
 /* So much less is merged than then: they are measured again. */
@@ -263,7 +264,7 @@ void bl_share_measure_soon(struct bl_manager *m)
                         continue;
                 g->pss.next = g->pss.next > now ? bl_min(g->pss.next, at) : at;
                 g->pss.doubted = true;
-                at += apart;
+                at += bl_min(bl_max(bl_mul_sat(g->pss.cost, MEASURE_REST), BL_SEC), apart);
         }
         m->share.measured.until = bl_add_sat(now, MEASURE_ALL);
         m->share.measured.merged = merged_of_all(m);

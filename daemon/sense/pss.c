@@ -88,6 +88,7 @@ void bl_pss_note(struct bl_pss_pace *p, const struct bl_pss *m, uint64_t bound, 
                 .anon = m->anon,
                 .merged = bound,
                 .at = now,
+                .cost = m->cost,
                 .next = bl_add_sat(now, bl_max(rest, SOONEST)),
         };
 }

@@ -48,6 +48,7 @@ struct bl_pss_pace {
         uint64_t anon; /* RssAnon then */
         uint64_t merged; /* what bl_pss_bound said then; BL_UNSET: nothing */
         usec_t at; /* 0: never measured */
+        usec_t cost; /* CPU time of that */
         usec_t next; /* not before */
         bool doubted; /* something happened that neither `anon` nor `merged` shows */
         bool busy; /* a worker is at it */
