@@ -391,6 +391,8 @@ void bl_sharing_leavers(struct bl_tick *t, uint64_t room);
 /* A page is merged at its second pass at the earliest: the first one notes its checksum (mm/ksm.c,
  * cmp_and_merge_page). */
 #define BL_SHARING_PASSES 2
+/* Where it is not known which pages those are: the pass under way is not a whole one (share_drive.c). */
+#define BL_SHARING_PASSES_GROWN (BL_SHARING_PASSES + 1)
 
 /* share_worth.c: CPU time of ksmd for `passes` over `bytes` of memory in which it merges `gain`. */
 usec_t bl_sharing_cost(const struct bl_share_state *s, uint64_t bytes, unsigned int passes, uint64_t gain);

@@ -267,7 +267,7 @@ static void wake(struct bl_tick *t, const struct group *g)
         if (p->driving || t->now < p->retry_at || !bl_sharing_may_drive(t) || breaking(t) || g->credible < enough)
                 return;
         if (bl_sharing_pays(t->c, g->credible,
-                            bl_sharing_cost(&t->s->share, g->effort, BL_SHARING_PASSES, g->credible)))
+                            bl_sharing_cost(&t->s->share, g->effort, BL_SHARING_PASSES_GROWN, g->credible)))
                 bl_sharing_begin(t, g->credible, 0, false);
 }
 

@@ -20,8 +20,6 @@
  * of memory without copies for the end. */
 #define WINDOW (200 * BL_MSEC)
 
-#define PASSES_MOST (BL_SHARING_PASSES + 1)
-
 /* A round that brings less than this part of its promise has failed. */
 #define KEPT_PART 4
 
@@ -232,7 +230,7 @@ void bl_sharing_look(struct bl_tick *t)
         }
         if (waits || p->window_pays || bl_sub_sat(s->full_scans, p->since) < BL_SHARING_PASSES)
                 return;
-        if (bl_sub_sat(s->full_scans, p->since) < PASSES_MOST && (!p->new_vms || lags(t)))
+        if (bl_sub_sat(s->full_scans, p->since) < BL_SHARING_PASSES_GROWN && (!p->new_vms || lags(t)))
                 return;
         finish(t, p);
 }
