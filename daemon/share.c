@@ -13,9 +13,9 @@
 #define PAGE         UINT64_C(4096)
 #define FIGURES_REST (4 * BL_SEC)
 #define HUGE_PAGE    (2 * BL_MIB)
-/* VMs are measured one after the other, so that it takes a thousandth of a CPU (a walk through all page tables of each,
- * 6 ms for half a GiB of small pages), but all within so long. */
-#define MEASURE_REST  1000U
+/* VMs are measured one after the other, so that it takes a two-thousandth of a CPU (a walk through all page tables of
+ * each, 6 ms for half a GiB of small pages), but all within so long. */
+#define MEASURE_REST  2000U
 #define MEASURE_APART (15 * BL_SEC)
 #define MEASURE_ALL   (120 * BL_SEC)
 /* So much less is merged than then: they are measured again. */
