@@ -21,6 +21,9 @@
 #define STEP          (200 * BL_MSEC) /* between two looks at how far it is */
 #define EVERY_DEFAULT (10 * BL_SEC)
 #define MEMORY_MIN    BL_MIB
+/* Where memory moved that stands still, --verify looks again so often, so much later, and twice as late each time. */
+#define TRIES     4U
+#define TRY_AGAIN (250 * BL_MSEC)
 
 struct options {
         struct bl_scan_options scan;
@@ -150,30 +153,6 @@ static enum ctl_exit fail(int r)
         return CTL_FAILED;
 }
 
-/* Where that cannot be done, what the scan found is said all the same. */
-static void verify(struct bl_source **sources, struct ctl_scan_inputs *i, const struct ctl_scan_progress *p,
-                   struct ctl_scan_outcome *out)
-{
-        _cleanup_(bl_oracle_freep) struct bl_scan_report *oracle = NULL;
-        struct ctl_scan_verdict *v = &out->verdict;
-        _cleanup_free_ char *message = NULL;
-        int r;
-
-        ctl_scan_progress_say(p, "Checking by brute force; Ctrl-C ends");
-        r = bl_oracle_run(sources, i->n, NULL, &oracle, &message);
-        ctl_scan_progress_end(p);
-        if (r < 0) {
-                v->failed = strdup(message ? message : strerror(-r));
-                return;
-        }
-        ctl_scan_recheck(i);
-        v->ran = true;
-        v->binding = ctl_scan_is_exact(out);
-        v->difference = bl_oracle_difference(out->report, oracle);
-        v->equal = !v->difference;
-        v->saved_pages = oracle->all.saved_pages;
-}
-
 /* To its end, or until interrupted. */
 static int go_on(struct bl_scan *s, const struct ctl_scan_progress *p)
 {
@@ -193,6 +172,84 @@ static int go_on(struct bl_scan *s, const struct ctl_scan_progress *p)
         return r;
 }
 
+/* A scan of what is open; frees the one before. */
+static int look(const struct options *o, struct bl_source **sources, struct ctl_scan_inputs *i,
+                const struct ctl_scan_progress *p, struct bl_scan **s, struct ctl_scan_outcome *out)
+{
+        int r;
+
+        out->report = NULL;
+        *s = bl_scan_free(*s);
+        r = bl_scan_new(sources, i->n, &o->scan, s);
+        if (r >= 0)
+                r = go_on(*s, p);
+        if (r < 0)
+                return r;
+        out->report = bl_scan_report(*s);
+        ctl_scan_recheck(i);
+        return 0;
+}
+
+/* By brute force; where that cannot be done, NULL, and what the scan found is said all the same. */
+static struct bl_scan_report *count(struct bl_source **sources, struct ctl_scan_inputs *i,
+                                    const struct ctl_scan_progress *p, struct ctl_scan_outcome *out)
+{
+        struct bl_scan_report *oracle = NULL;
+        struct ctl_scan_verdict *v = &out->verdict;
+        _cleanup_free_ char *message = NULL;
+        int r;
+
+        ctl_scan_progress_say(p, "Checking by brute force; Ctrl-C ends");
+        r = bl_oracle_run(sources, i->n, NULL, &oracle, &message);
+        ctl_scan_progress_end(p);
+        if (r < 0) {
+                v->failed = strdup(message ? message : strerror(-r));
+                return NULL;
+        }
+        ctl_scan_recheck(i);
+        v->ran = true;
+        v->binding = ctl_scan_is_exact(out);
+        v->saved_pages = oracle->all.saved_pages;
+        return oracle;
+}
+
+/* What stands still is the kernel's to change all the same: khugepaged fills holes of it, and pages go to swap.  So
+ * where the two differ it is scanned a second time.  If that agrees with the count, or with the first, it is the
+ * answer; if with neither, memory changed, and all is done again a little later. */
+static int verify(const struct options *o, struct bl_source **sources, struct ctl_scan_inputs *i,
+                  const struct ctl_scan_progress *p, struct bl_scan **s, struct ctl_scan_outcome *out)
+{
+        struct ctl_scan_verdict *v = &out->verdict;
+
+        for (unsigned try = 0;; try++) {
+                _cleanup_(bl_oracle_freep) struct bl_scan_report *oracle = count(sources, i, p, out);
+                _cleanup_free_ char *moved = NULL;
+                struct bl_scan *first;
+                int r;
+
+                v->difference = oracle ? bl_oracle_difference(out->report, oracle) : NULL;
+                v->equal = oracle && !v->difference;
+                if (!v->difference || !v->binding || try == TRIES || atomic_load(&stopped))
+                        return 0;
+                first = BL_TAKE(*s);
+                r = look(o, sources, i, p, s, out);
+                if (r >= 0)
+                        moved = bl_oracle_difference(out->report, bl_scan_report(first));
+                first = bl_scan_free(first);
+                if (r < 0 || !moved)
+                        return r;
+                free(v->difference);
+                v->difference = bl_oracle_difference(out->report, oracle);
+                v->equal = !v->difference;
+                if (v->equal)
+                        return 0;
+                free(BL_TAKE(v->difference));
+                (void)nanosleep(&(struct timespec){.tv_sec = (time_t)((TRY_AGAIN << try) / BL_SEC),
+                                                   .tv_nsec = (long)((TRY_AGAIN << try) % BL_SEC * 1000)},
+                                NULL);
+        }
+}
+
 /* The document of what is open; a new reference. */
 static enum ctl_exit scan(const struct options *o, struct ctl_scan_inputs *i, json_t **ret)
 {
@@ -210,16 +267,15 @@ static enum ctl_exit scan(const struct options *o, struct ctl_scan_inputs *i, js
         if (i->n > 0) {
                 (void)snprintf(what, sizeof(what), "%zu %s", i->n, ctl_scan_noun(i, i->n != 1));
                 ctl_scan_progress_begin(&p, what);
-                r = bl_scan_new(sources, i->n, &o->scan, &s);
-                if (r >= 0)
-                        r = go_on(s, &p);
-                if (r < 0)
+                r = look(o, sources, i, &p, &s, &out);
+                if (r >= 0 && o->verify)
+                        r = verify(o, sources, i, &p, &s, &out);
+                if (r < 0) {
+                        free(out.verdict.difference);
+                        free(out.verdict.failed);
                         return fail(r);
-                out.report = bl_scan_report(s);
-                ctl_scan_recheck(i);
+                }
         }
-        if (i->n > 0 && o->verify)
-                verify(sources, i, &p, &out);
         *ret = ctl_scan_json(&out);
         free(out.verdict.difference);
         free(out.verdict.failed);

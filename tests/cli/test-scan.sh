@@ -230,6 +230,26 @@ check "is not exact, and its moving is no failure" document '(.exact | not) and 
 hold child2 "$C"
 check "several by commas" exits 0 scan --pid "$child,$(cat child2.pid)" --json
 check "have everything in common" document '.matrix[0][1] >= 65 and (.vms | length) == 2'
+# The kernel changes memory that stands still, too (khugepaged): here pages come into being for a while
+kill -STOP "$child"
+python3 - "$child" <<'EOF' &
+import sys, time
+pid = sys.argv[1]
+for line in open(f'/proc/{pid}/maps'):
+    start, end = (int(x, 16) for x in line.split()[0].split('-'))
+    if end - start == 64 << 20:
+        break
+with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        end -= 4096
+        mem.seek(end)
+        mem.write(b'%d' % end)
+        time.sleep(0.004)
+EOF
+check "--verify waits until it is left alone" exits 0 scan --pid "$child" --verify --json
+check "and agrees" document '.verify.equal and .verify.binding'
+wait $!
 
 hold busy "$C" moves
 check "one that maps and unmaps all the time" exits 0 scan --pid "$(cat busy.pid)" --cpu 10 --json
