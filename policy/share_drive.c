@@ -7,8 +7,8 @@
  * place when it rests, so what is counted first is the rest of a pass: where something has grown, which may be
  * anywhere, two whole ones come after it.  VMs that come are put behind the cursor (__ksm_enter): the rest of a pass
  * does not see them, or it is a whole one, which the figures do not tell.  Passes are counted from the last VM that
- * came, and a third one is waited for where what was promised has not come.  It goes on for as long as what ksmd merges
- * pays for its time, and then ksmd rests (run=0, which keeps what is merged).
+ * came, and a third one is waited for where what has not come of the promise is worth it.  It goes on for as long as
+ * what ksmd merges pays for its time, and then ksmd rests (run=0, which keeps what is merged).
  *
  * Samples are older than the drive that has just ended, and what KSM cannot merge they may promise for ever.  So
  * after a round only what grows counts as gain, until the samples are new; a round that did not bring what was
@@ -119,16 +119,24 @@ static void look_broken(const struct bl_tick *t, struct bl_sharing *p)
         p->broken_known = true;
 }
 
-/* Of what VMs promised that have come, is something still to be seen? */
+/* Is what VMs promised that have come, and is not to be seen yet, worth another pass?  (What has copies in them only
+ * they promise half of, at least, and it counts as merged in each: so it is no less.) */
 static bool lags(const struct bl_tick *t)
 {
+        const struct bl_share_state *s = &t->s->share;
+        uint64_t missing = 0, effort = 0;
+
         for (size_t i = 0; i < t->n; i++) {
+                const struct bl_vm *vm = &t->s->vms[i];
                 const struct bl_vm_sharing *h = &t->w[i].st->sharing;
 
-                if (h->chosen && h->entered && bl_sub_sat(t->s->vms[i].share.merged, h->merged_then) < h->gain_then / 2)
-                        return true;
+                if (vm->share.merging == 1)
+                        effort = bl_add_sat(effort, bl_sharing_effort(vm));
+                if (h->chosen && h->entered)
+                        missing = bl_add_sat(missing,
+                                             bl_sub_sat(h->gain_then, bl_sub_sat(vm->share.merged, h->merged_then)));
         }
-        return false;
+        return bl_sharing_pays(t->c, missing, bl_sharing_cost(s, effort, 1, missing));
 }
 
 static bool waits_for_vms(const struct bl_tick *t)

@@ -1061,6 +1061,32 @@ static void test_passes(void **state)
         }
 }
 
+/* Of VMs that come to others what the others have merged is merged at once, and what only they have at the second look:
+ * a pass later than in a drive that begins with them. */
+static void test_third_pass(void **state)
+{
+        struct fixture f;
+
+        (void)state;
+        for (int missing = 100; missing >= 0; missing -= 95) {
+                setup(&f, 8000);
+                merged(add(&f, "a", 0), 900);
+                add(&f, "b", 400);
+                decide(&f);
+                ksmd(&f, 0, 0);
+                assert_drive(&f, true, BL_WHY_SHARE_DRIVE_NEW);
+                f.vms[1].share.merged = (uint64_t)(400 - missing) * BL_MIB;
+                ksmd(&f, 1, (uint64_t)(400 - missing));
+                ksmd(&f, 1, 0);
+                assert_int_equal(f.plan.share.drive, missing == 100);
+                if (missing == 100) {
+                        ksmd(&f, 1, 0);
+                        assert_false(f.plan.share.drive);
+                }
+                teardown(&f);
+        }
+}
+
 /* It goes on while it pays, and no longer. */
 static void test_window(void **state)
 {
@@ -1251,7 +1277,7 @@ static void test_left_behind(void **state)
         decide(&f);
         ksmd(&f, 0, 0);
         f.vms[0].share.merged = f.vms[1].share.merged = 300 * BL_MIB;
-        ksmd(&f, 2, 600);
+        ksmd(&f, 3, 600);
         ksmd(&f, 0, 0);
         assert_drive(&f, false, BL_WHY_SHARE_REST);
         for (int known = 0; known <= 1; known++) {
@@ -1728,6 +1754,7 @@ int main(void)
                 cmocka_unit_test(test_alone_not_worth_it),
                 cmocka_unit_test(test_merged_is_cheap),
                 cmocka_unit_test(test_passes),
+                cmocka_unit_test(test_third_pass),
                 cmocka_unit_test(test_window),
                 cmocka_unit_test(test_no_cpu_time),
                 cmocka_unit_test(test_idle_ksmd),
