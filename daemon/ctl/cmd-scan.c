@@ -235,7 +235,7 @@ static int verify(const struct options *o, struct bl_source **sources, struct ct
                 r = look(o, sources, i, p, s, out);
                 if (r >= 0)
                         moved = bl_oracle_difference(out->report, bl_scan_report(first));
-                first = bl_scan_free(first);
+                (void)bl_scan_free(first);
                 if (r < 0 || !moved)
                         return r;
                 free(v->difference);
