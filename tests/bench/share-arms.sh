@@ -12,6 +12,9 @@
 oracle_bytes=0
 ksmtuned_pid=
 arm_after=15 # seconds that an arm is looked at when it has come to rest
+# seconds without growth that are rest: a pass over 6 GB takes 5, and the first one over VMs that
+# have just come merges nothing
+arm_rest=10
 
 # The same state for all: nothing merged, the kernel's settings, all guests mergeable
 arm_reset() {
@@ -65,11 +68,11 @@ arm_run() { # ARM FILE: not in a subshell, which would keep the pid of ballastd 
 }
 arm_ksm_fast() {
   ksm_set pages_to_scan 30000 sleep_millisecs 20 smart_scan 0
-  watch --limit 120 --begun "$(part_of_oracle 90)" --after $arm_after -- sh -c "echo 1 > $KSM/run"
+  watch --limit 120 --begun "$(part_of_oracle 90)" --rest $arm_rest --after $arm_after -- sh -c "echo 1 > $KSM/run"
 }
 arm_ksm_max() {
   ksm_set pages_to_scan 1250 sleep_millisecs 10
-  watch --limit 120 --begun "$(part_of_oracle 94)" --after $arm_after -- sh -c "echo 1 > $KSM/run"
+  watch --limit 120 --begun "$(part_of_oracle 94)" --rest $arm_rest --after $arm_after -- sh -c "echo 1 > $KSM/run"
 }
 arm_ksm_default() {
   watch --limit 1500 --hz 1 --begun "$(part_of_oracle 94)" --rest 60 --after 120 -- sh -c "echo 1 > $KSM/run"
@@ -81,7 +84,7 @@ arm_ksmtuned() {
 arm_ballast() {
   ballast_ready
   ballast_write_conf mode=group host_knobs=yes
-  watch --limit 120 --begun "$(part_of_oracle 60)" --after $arm_after --own "$BALLAST_PID" ${VSOCK_PID:+--own "$VSOCK_PID"} -- \
+  watch --limit 120 --begun "$(part_of_oracle 60)" --rest $arm_rest --after $arm_after --own "$BALLAST_PID" ${VSOCK_PID:+--own "$VSOCK_PID"} -- \
     "$BUILD/ballastctl" --socket "$VM_DIR/ballast/run/ballast.sock" reload
   ctl --json share > "$raw/share-$set_name.json" || true
 }
