@@ -153,6 +153,17 @@ static enum ctl_exit fail(int r)
         return CTL_FAILED;
 }
 
+static void sleep_until(usec_t t)
+{
+        usec_t now = bl_now();
+        struct timespec ts;
+
+        if (t <= now)
+                return;
+        ts = (struct timespec){(time_t)((t - now) / BL_SEC), (long)((t - now) % BL_SEC * 1000)};
+        (void)nanosleep(&ts, NULL);
+}
+
 /* To its end, or until interrupted. */
 static int go_on(struct bl_scan *s, const struct ctl_scan_progress *p)
 {
@@ -202,12 +213,13 @@ static struct bl_scan_report *count(struct bl_source **sources, struct ctl_scan_
         ctl_scan_progress_say(p, "Checking by brute force; Ctrl-C ends");
         r = bl_oracle_run(sources, i->n, NULL, &oracle, &message);
         ctl_scan_progress_end(p);
+        v->ran = r >= 0;
         if (r < 0) {
                 v->failed = strdup(message ? message : strerror(-r));
+                v->binding = false;
                 return NULL;
         }
         ctl_scan_recheck(i);
-        v->ran = true;
         v->binding = ctl_scan_is_exact(out);
         v->saved_pages = oracle->all.saved_pages;
         return oracle;
@@ -244,9 +256,7 @@ static int verify(const struct options *o, struct bl_source **sources, struct ct
                 if (v->equal)
                         return 0;
                 free(BL_TAKE(v->difference));
-                (void)nanosleep(&(struct timespec){.tv_sec = (time_t)((TRY_AGAIN << try) / BL_SEC),
-                                                   .tv_nsec = (long)((TRY_AGAIN << try) % BL_SEC * 1000)},
-                                NULL);
+                sleep_until(bl_now() + (TRY_AGAIN << try));
         }
 }
 
@@ -352,17 +362,6 @@ static enum ctl_exit scan_once(struct ctl *c, const struct options *o)
 }
 
 /* --- --watch ------------------------------------------------------------------------ */
-
-static void sleep_until(usec_t t)
-{
-        usec_t now = bl_now();
-        struct timespec ts;
-
-        if (t <= now)
-                return;
-        ts = (struct timespec){(time_t)((t - now) / BL_SEC), (long)((t - now) % BL_SEC * 1000)};
-        (void)nanosleep(&ts, NULL);
-}
 
 #define ROUNDS 6 /* that a terminal shows below the newest one's report */
 
