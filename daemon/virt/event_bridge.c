@@ -69,7 +69,6 @@ static _Thread_local bool in_callback;
 static void mark_dirty(struct watch *w)
 {
         const uint64_t one = 1;
-
         bool first = !g.dirty_first;
 
         if (w->dirty)
@@ -103,8 +102,47 @@ static int events_from_epoll(uint32_t revents)
                (revents & EPOLLERR ? VIR_EVENT_HANDLE_ERROR : 0) | (revents & EPOLLHUP ? VIR_EVENT_HANDLE_HANGUP : 0);
 }
 
-static int on_handle(sd_event_source *s, int fd, uint32_t revents, void *userdata);
-static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata);
+static void callback_over(void);
+
+static int on_handle(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+        struct watch *w = userdata;
+        bool call;
+
+        (void)s;
+        (void)fd;
+        pthread_mutex_lock(&g.lock);
+        call = !w->removed && w->events != 0;
+        pthread_mutex_unlock(&g.lock);
+        if (!call)
+                return 0;
+        in_callback = true;
+        w->cb.handle(w->id, w->fd, events_from_epoll(revents), w->opaque);
+        callback_over();
+        return 0;
+}
+
+static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct watch *w = userdata;
+        int frequency;
+        bool call;
+
+        (void)usec;
+        pthread_mutex_lock(&g.lock);
+        call = !w->removed && w->frequency >= 0;
+        frequency = w->frequency;
+        pthread_mutex_unlock(&g.lock);
+        if (!call)
+                return 0;
+        /* before the callback, which may change it */
+        (void)sd_event_source_set_time(s, bl_now() + (uint64_t)frequency * 1000);
+        (void)sd_event_source_set_enabled(s, SD_EVENT_ON);
+        in_callback = true;
+        w->cb.timeout(w->id, w->opaque);
+        callback_over();
+        return 0;
+}
 
 static void apply_handle(struct bl_event_bridge *b, struct watch *w, int events)
 {
@@ -203,46 +241,6 @@ static void callback_over(void)
         pthread_mutex_unlock(&g.lock);
         while (b && apply_one(b))
                 ;
-}
-
-static int on_handle(sd_event_source *s, int fd, uint32_t revents, void *userdata)
-{
-        struct watch *w = userdata;
-        bool call;
-
-        (void)s;
-        (void)fd;
-        pthread_mutex_lock(&g.lock);
-        call = !w->removed && w->events != 0;
-        pthread_mutex_unlock(&g.lock);
-        if (!call)
-                return 0;
-        in_callback = true;
-        w->cb.handle(w->id, w->fd, events_from_epoll(revents), w->opaque);
-        callback_over();
-        return 0;
-}
-
-static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        struct watch *w = userdata;
-        int frequency;
-        bool call;
-
-        (void)usec;
-        pthread_mutex_lock(&g.lock);
-        call = !w->removed && w->frequency >= 0;
-        frequency = w->frequency;
-        pthread_mutex_unlock(&g.lock);
-        if (!call)
-                return 0;
-        /* before the callback, which may change it */
-        (void)sd_event_source_set_time(s, bl_now() + (uint64_t)frequency * 1000);
-        (void)sd_event_source_set_enabled(s, SD_EVENT_ON);
-        in_callback = true;
-        w->cb.timeout(w->id, w->opaque);
-        callback_over();
-        return 0;
 }
 
 static int on_wake(sd_event_source *s, int fd, uint32_t revents, void *userdata)

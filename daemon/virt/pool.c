@@ -270,6 +270,12 @@ static void drop_waiting(struct bl_pool *p, bool only_keyed, const uint8_t *key,
         }
 }
 
+static void look_at(const struct bl_pool *p, usec_t at)
+{
+        (void)sd_event_source_set_time(p->timer, at);
+        (void)sd_event_source_set_enabled(p->timer, at == BL_UNSET ? SD_EVENT_OFF : SD_EVENT_ONESHOT);
+}
+
 /* Marks and reports what is overdue and sets the timer for what may become so. */
 static void watch_overdue(struct bl_pool *p)
 {
@@ -307,12 +313,7 @@ static void watch_overdue(struct bl_pool *p)
                 report(p, key, true);
                 complete(p);
         }
-        if (next == BL_UNSET) {
-                (void)sd_event_source_set_enabled(p->timer, SD_EVENT_OFF);
-                return;
-        }
-        (void)sd_event_source_set_time(p->timer, next);
-        (void)sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT);
+        look_at(p, next);
 }
 
 static int on_wake(sd_event_source *s, int fd, uint32_t revents, void *userdata)
@@ -429,15 +430,13 @@ struct bl_pool *bl_pool_free(struct bl_pool *p)
 /* --- asking ------------------------------------------------------------------ */
 
 /* From when it is asked for, so that its start need not wake the loop. */
-static void watch(struct bl_pool *p)
+static void watch(const struct bl_pool *p)
 {
         int on = SD_EVENT_OFF;
 
         (void)sd_event_source_get_enabled(p->timer, &on);
-        if (on != SD_EVENT_OFF)
-                return;
-        (void)sd_event_source_set_time(p->timer, bl_add_sat(bl_now(), p->o.overdue));
-        (void)sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT);
+        if (on == SD_EVENT_OFF)
+                look_at(p, bl_add_sat(bl_now(), p->o.overdue));
 }
 
 int bl_pool_submit(struct bl_pool *p, const uint8_t *key, bl_job_run_fn run, bl_job_done_fn done, void *arg)
