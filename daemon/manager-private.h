@@ -288,6 +288,8 @@ void bl_share_forget(struct bl_guest *g);
 void bl_share_drop(struct bl_guest *g);
 /* A VM has begun to run, of which nothing is known yet: KSM rests until it is. */
 void bl_share_newcomer(struct bl_manager *m);
+/* What merging saves is measured anew, one VM after the other. */
+void bl_share_measure_soon(struct bl_manager *m);
 /* Before each tick: reads what KSM does, and works out who may share with whom. */
 void bl_share_look(struct bl_manager *m, usec_t now);
 /* By what is known of the VMs now, where something has changed. */
@@ -346,9 +348,6 @@ void bl_share_evidence_figures(struct bl_manager *m);
 void bl_share_evidence_renew(struct bl_manager *m);
 /* Mode zero: up to `bytes` of zero pages of it go out. */
 void bl_share_zero(struct bl_guest *g, uint64_t bytes, usec_t now);
-
-/* What merging saves is measured anew, one VM after the other. */
-void bl_share_measure_soon(struct bl_manager *m);
 
 /* share_act.c */
 void bl_share_carry_out(struct bl_manager *m, const struct bl_snapshot *s);

@@ -35,7 +35,7 @@ bool bl_share_has_grown(struct bl_guest *g, usec_t now)
         struct bl_guest_share *s = &g->share;
         struct bl_share *all = &g->m->share;
         uint64_t resident = bl_shadow_resident(g), used = in_use(g, now);
-        usec_t cost = bl_share_burst_pages(s) * BL_SEC / PAGES_A_SEC;
+        usec_t cost;
 
         s->grown_from = bl_min(s->grown_from, resident);
         if (used > 0)
@@ -46,6 +46,7 @@ bool bl_share_has_grown(struct bl_guest *g, usec_t now)
                 return now >= s->burst_at + GROWTH_PACE;
         if (!is_more(used, s->used_from) || now < s->burst_at + REUSE_PACE || now < all->reuse_next)
                 return false;
+        cost = bl_share_burst_pages(s) * BL_SEC / PAGES_A_SEC;
         all->reuse_next =
                 bl_add_sat(now, bl_mul_sat(cost, BL_WHOLE) / (bl_max(g->m->conf->share_scan_cpu, 1) * REUSE_CPU));
         return true;

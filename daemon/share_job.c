@@ -10,7 +10,6 @@
 
 /* So many pages that are seen to have a copy are worth a tick at once: a MiB of the sample. */
 #define WORTH_A_LOOK 256U
-#define OPEN_AGAIN   (10 * BL_SEC)
 
 /* Zero pages go out at this pace: 32 MiB a second at most, on a twentieth of a core. */
 #define ZERO_PAGES  UINT64_C(8192)
@@ -147,7 +146,7 @@ static void took_again(struct job *j)
         if (j->r > 0)
                 g->share.scan_id = ++g->m->share.last_id;
         else
-                g->share.open_at = bl_now() + OPEN_AGAIN;
+                bl_share_source_put_off(g);
 }
 
 static void took_zero(struct job *j)

@@ -41,6 +41,8 @@ void bl_share_job_again(struct bl_guest *g);
 /* share_source.c */
 /* In a worker; a burst begins when it is open.  Where it cannot be, it is tried again later. */
 void bl_share_source_open(struct bl_guest *g);
+/* It is tried again ten seconds from now. */
+void bl_share_source_put_off(struct bl_guest *g);
 /* And forgets what was sampled of it. */
 void bl_share_source_close(struct bl_guest *g);
 struct bl_share_source *bl_share_source_unref(struct bl_share_source *s);

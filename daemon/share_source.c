@@ -49,10 +49,15 @@ static void run_open(void *arg)
         o->r = bl_source_process(o->pid, o->start, o->guest_ram, o->name, &o->source, &o->message);
 }
 
+void bl_share_source_put_off(struct bl_guest *g)
+{
+        g->share.open_at = bl_now() + OPEN_AGAIN;
+}
+
 /* Shared memory and the like is said by the groups already; what cannot be read is not. */
 static void cannot_open(struct bl_guest *g, const struct opening *o)
 {
-        g->share.open_at = bl_now() + OPEN_AGAIN;
+        bl_share_source_put_off(g);
         if (o->r == -ESRCH || o->r == -ECANCELED || g->share.open_said == o->r)
                 return;
         g->share.open_said = o->r;
@@ -119,7 +124,7 @@ void bl_share_source_open(struct bl_guest *g)
         o->name = strdup(g->name);
         if (!o->name || bl_pool_submit(g->m->pool, NULL, run_open, done_open, o) < 0) {
                 opening_free(o);
-                g->share.open_at = bl_now() + OPEN_AGAIN;
+                bl_share_source_put_off(g);
                 return;
         }
         g->share.opening = true;
