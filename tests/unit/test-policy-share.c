@@ -1200,21 +1200,27 @@ static void test_does_not_come(void **state)
         }
 }
 
+/* Two VMs of which 400 MiB have copies came, and in so many passes so much of each was merged: ksmd rests. */
+static void two_merged(struct fixture *f, uint64_t passes, uint64_t mib)
+{
+        setup(f, 8000);
+        add(f, "a", 400);
+        add(f, "b", 400);
+        decide(f);
+        ksmd(f, 0, 0);
+        f->vms[0].share.merged = f->vms[1].share.merged = mib * BL_MIB;
+        ksmd(f, passes, 2 * mib);
+        ksmd(f, 0, 0);
+        assert_drive(f, false, BL_WHY_SHARE_REST);
+}
+
 /* Samples are older than the drive: what it left behind wakes nobody, what grows does. */
 static void test_stale_evidence(void **state)
 {
         struct fixture f;
 
         (void)state;
-        setup(&f, 8000);
-        add(&f, "a", 400);
-        add(&f, "b", 400);
-        decide(&f);
-        ksmd(&f, 0, 0);
-        f.vms[0].share.merged = f.vms[1].share.merged = 400 * BL_MIB;
-        ksmd(&f, 2, 800);
-        ksmd(&f, 0, 0);
-        assert_drive(&f, false, BL_WHY_SHARE_REST);
+        two_merged(&f, 2, 400);
         for (int i = 0; i < 100; i++) {
                 later(&f, BL_SEC);
                 assert_false(f.plan.share.drive);
@@ -1271,15 +1277,7 @@ static void test_left_behind(void **state)
         struct fixture f;
 
         (void)state;
-        setup(&f, 8000);
-        add(&f, "a", 400);
-        add(&f, "b", 400);
-        decide(&f);
-        ksmd(&f, 0, 0);
-        f.vms[0].share.merged = f.vms[1].share.merged = 300 * BL_MIB;
-        ksmd(&f, 3, 600);
-        ksmd(&f, 0, 0);
-        assert_drive(&f, false, BL_WHY_SHARE_REST);
+        two_merged(&f, 3, 300);
         for (int known = 0; known <= 1; known++) {
                 uint64_t mib = known ? 100 : 0;
 
