@@ -79,7 +79,7 @@ result_write() {
        time_0: "the write to ksm/run; for ballast the reload that says Mode=group to a ballastd that runs, with Mode=off, since 5 s",
        t90_s: "until 90 % of most_bytes were saved: the most that any arm saved in the set (medians); between two looks, 0.25 s apart, on a straight line",
        cpu_s: "until then: ksmd, khugepaged and our processes (ballastd, its children, and the command)",
-       rest_cpu_s: "the same in the 15 s after savings had grown by less than 1 MiB in 5 s",
+       rest_cpu_s: "the same in the 15 s after savings had grown by less than 1 MiB in 10 s",
        state: "all arms begin after one merge that was not measured: KSM splits huge pages, and a split maps pages of zeros to the kernel'"'"'s own; so does the oracle",
        oracle: "guests paused; XXH3-128, then bytes; mappings of 16 MiB and more that are mergeable; one copy of each content stays, while the scan counts all pages of zeros as saved (scan_difference_bytes: that one); private_part: what of it the guests with data of their own make",
        late_vm: "a guest that comes with all it holds, to one replica that has been alone since 25 passes: from then to 90 % of the most that it saved by either arm (what un-merging it takes in the end), or, where an arm never came to that (reached: false), what it was watched for, 20 s without progress at its end; among_merged: to seven that are merged with each other; plain: 30,000 pages / 20 ms, smart_scan as it comes",
